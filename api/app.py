@@ -25,6 +25,7 @@ from api.idempotency import Idempotency
 from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
 from api.operations import Operations
+from api.preconditions import RevisionError, revision_error
 from api.rate_limits import RateLimits
 from api.receivers import Receivers
 from api.routes import (
@@ -93,7 +94,7 @@ def create_app(
     app.include_router(read.router(books.settings), dependencies=strict_document)
     app.include_router(state.router(books.settings, receiver_spool), dependencies=strict_document)
     app.include_router(imports.reading(), dependencies=strict_document)
-    app.include_router(rules.router(operations.rules), dependencies=changing)
+    app.include_router(rules.reading(operations.rules), dependencies=strict_document)
     app.include_router(prices.reading(operations.prices), dependencies=strict_document)
     app.include_router(sources.reading(operations.sources), dependencies=strict_document)
     app.include_router(forecasts.router(books.settings), dependencies=strict_document)
@@ -104,6 +105,7 @@ def create_app(
     app.include_router(write.router(), dependencies=changing)
     app.include_router(imports.writing(), dependencies=changing)
     app.include_router(prices.writing(operations.prices), dependencies=changing)
+    app.include_router(rules.writing(operations.rules), dependencies=changing)
     app.include_router(sources.writing(operations.sources), dependencies=changing)
     app.state.books = books
     app.state.cursor_seal = CursorSeal(token)
@@ -115,10 +117,12 @@ def create_app(
     login_service = login.LoginService(books, site)
     app.include_router(login.router(login_service))
     app.include_router(access.discovery())
+    app.include_router(access.session_states(books))
     app.include_router(provider_login.router(login_service))
     _service(app, books, receiver_spool, metrics)
     errors.install(app)
     app.add_exception_handler(NotModifiedError, not_modified)
+    app.add_exception_handler(RevisionError, revision_error)
     app.add_middleware(ReadingHeaders)
     max_body_bytes = books.settings.serve.max_body_mb << 20
     app.add_middleware(Idempotency, database=books.database, max_body_bytes=max_body_bytes)

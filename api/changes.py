@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from api.models import Budget, BudgetChange, NewBudget
-from api.preconditions import Precondition, RevisionError
+from api.preconditions import NOTHING_EXPECTED, Precondition, RevisionError
 from api.queries import budgets
 from api.queries.gate import ScopedBooks
 from api.queries.own_names import OwnNames
@@ -17,9 +16,6 @@ from ledger import db, money
 from ledger.audit import record
 from ledger.errors import DeniedError, ObjectMissingError, UsageError
 from ledger.periods import now
-
-NOTHING_EXPECTED: Final = Precondition()
-_MAX_ATTEMPTS = 5
 
 
 class BudgetExistsError(UsageError):
@@ -39,18 +35,18 @@ def add_budget(books: ScopedBooks, budget: NewBudget) -> Budget:
             )
         _revise(books, session, budget.name, budget, revision)
 
-    _commit(books, add)
+    books.whole.database.change(add)
     return _shown(books, budget.name)
 
 
 def change_budget(books: ScopedBooks, name: str, change: BudgetChange, precondition: Precondition = NOTHING_EXPECTED) -> Budget:
-    """Changes a budget, or creates it if there is none. Raises `RevisionError` if it is not what is precondition."""
-    _commit(books, lambda session: _revise(books, session, name, change, _newest(session, name), precondition))
+    """Changes a budget, or creates it if there is none. Raises `RevisionError` if it is not what `precondition` expects."""
+    books.whole.database.change(lambda session: _revise(books, session, name, change, _newest(session, name), precondition))
     return _shown(books, name)
 
 
 def drop_budget(books: ScopedBooks, name: str, precondition: Precondition = NOTHING_EXPECTED) -> None:
-    """Ends a budget. Raises `ObjectMissingError` if none of that name is in force, `RevisionError` if it is not what is precondition."""
+    """Ends a budget. Raises `ObjectMissingError` if none of that name is in force, `RevisionError` if it is not what `precondition` expects."""
 
     def drop(session: Session) -> None:
         revision = _newest(session, name)
@@ -65,24 +61,11 @@ def drop_budget(books: ScopedBooks, name: str, precondition: Precondition = NOTH
         session.add(db.Budget(**fields, revision=revision.revision + 1, recorded_at=now(), deleted=True))
         record(session, books.principal.id, "budget.drop", name, before=_told(revision))
 
-    _commit(books, drop)
-
-
-def _commit(books: ScopedBooks, change: Callable[[Session], None]) -> None:
-    """Makes a change in one transaction. One that another transaction came before is made again, on what that one left."""
-    for attempt in range(_MAX_ATTEMPTS):
-        try:
-            with books.whole.database.session() as session:
-                change(session)
-        except sa.exc.IntegrityError:  # the revision was taken meanwhile
-            if attempt == _MAX_ATTEMPTS - 1:
-                raise
-        else:
-            return
+    books.whole.database.change(drop)
 
 
 def _require(books: ScopedBooks, session: Session, name: str, current: db.Budget | None, precondition: Precondition) -> None:
-    """Raises `RevisionError` unless the budget in force is what is precondition. Of versions only those that the principal may see are told."""
+    """Raises `RevisionError` unless the budget in force is what `precondition` expects. Of versions only those that the principal may see are told."""
     current = None if current is None or current.deleted else current
     if precondition.holds(None if current is None else current.revision):
         return

@@ -113,8 +113,11 @@ class Connection:
             model, self._send(method, path, params=params, content=content, content_type=content_type, if_match=if_match)
         )
 
-    def _file(self, model: type[M], path: str, content: bytes, content_type: str, params: Mapping[str, Any]) -> M:
-        return _read(model, self._send("POST", path, params=params, content=content, content_type=content_type))
+    def _file(
+        self, model: type[M], path: str, content: bytes, content_type: str, params: Mapping[str, Any], *, if_match: str = ""
+    ) -> M:
+        sent = self._send("POST", path, params=params, content=content, content_type=content_type, if_match=if_match)
+        return _read(model, sent)
 
     def _send(
         self,
@@ -154,8 +157,8 @@ class Connection:
             attempt += 1
 
 
-def if_match(revision: int | None) -> str:
-    """The `If-Match` of a change of a revision, by default of whatever is in force."""
+def if_match(revision: int | str | None) -> str:
+    """The `If-Match` of a change of a revision, by default of whatever is there."""
     return "*" if revision is None else f'"{revision}"'
 
 

@@ -6,6 +6,7 @@ from api import models
 from api.client_connection import Connection, if_match, segment
 from api.models import Page, RegistryImported
 from api.models.prices import Origin
+from ledger.settings import SharedRule
 
 _CSV = "text/csv"
 
@@ -50,13 +51,13 @@ class Management(Connection):
         """Configures a source."""
         return self._put(models.SourceStatus, "POST", "/v1/sources", source)
 
-    def change_source(self, name: str, terms: models.SourceTerms) -> models.SourceStatus:
-        """Gives a source other terms."""
-        return self._put(models.SourceStatus, "PUT", f"/v1/sources/{segment(name)}", terms)
+    def change_source(self, name: str, terms: models.SourceTerms, *, revision: str | None = None) -> models.SourceStatus:
+        """Gives a source other terms. `revision` as for `change_budget`."""
+        return self._put(models.SourceStatus, "PUT", f"/v1/sources/{segment(name)}", terms, if_match=if_match(revision))
 
-    def remove_source(self, name: str) -> None:
-        """Takes a source off the schedule; what it brought, and its history, stay."""
-        self._send("DELETE", f"/v1/sources/{segment(name)}")
+    def remove_source(self, name: str, *, revision: str | None = None) -> None:
+        """Takes a source off the schedule; what it brought, and its history, stay. `revision` as for `change_budget`."""
+        self._send("DELETE", f"/v1/sources/{segment(name)}", if_match=if_match(revision))
 
     def run_source(self, name: str, *, since: str | None = None, until: str | None = None) -> models.SourceRunRow:
         """Begins to read a source now, or days of it again; `source_runs` tells how it ended."""
@@ -67,9 +68,10 @@ class Management(Connection):
         """When each source is read."""
         return self._get(Page[models.ScheduleEntry], "/v1/schedule")
 
-    def change_schedule(self, name: str, change: models.ScheduleChange) -> models.ScheduleEntry:
-        """Changes when a source is read, pauses it or goes on; what the change does not name stays."""
-        return self._put(models.ScheduleEntry, "PATCH", f"/v1/schedule/{segment(name)}", change)
+    def change_schedule(self, name: str, change: models.ScheduleChange, *, revision: str | None = None) -> models.ScheduleEntry:
+        """Changes when a source is read, pauses it or goes on; what the change does not name stays. `revision` as for `change_budget`."""
+        path = f"/v1/schedule/{segment(name)}"
+        return self._put(models.ScheduleEntry, "PATCH", path, change, if_match=if_match(revision))
 
     # registry and exchange rates
 
@@ -116,23 +118,33 @@ class Management(Connection):
         valid_from: str = "",
         accept: bool = False,
         preview: bool = False,
+        version: str | None = None,
     ) -> models.PricesImported:
-        """Enters a price list (JSON or CSV), or compares it with the price book."""
+        """Enters a price list (JSON or CSV), or compares it with the price book. Without `version` it goes into whatever is there.
+
+        Raises `StaleProblem` if the price book has another version, such as after a preview.
+        """
         content_type = "application/json" if content.lstrip()[:1] in (b"{", b"[") else _CSV
         options = {"name": name, "origin": origin, "book": book, "valid_from": valid_from, "accept": accept, "preview": preview}
-        return self._file(models.PricesImported, "/v1/prices/import", content, content_type, options)
+        return self._file(models.PricesImported, "/v1/prices/import", content, content_type, options, if_match=if_match(version))
+
+    def price_book(self) -> models.PriceBook:
+        """The version of the price book, and how many rates it has."""
+        return self._get(models.PriceBook, "/v1/price-book")
 
     def staged_prices(self, *, limit: int = 100, cursor: str | None = None) -> Page[models.StagedPrice]:
         """Rates that look wrong and wait to be accepted."""
         return self._get(Page[models.StagedPrice], "/v1/prices/staged", {"limit": limit, "cursor": cursor})
 
-    def accept_prices(self, selection: models.StagedSelection) -> models.StagedDecision:
-        """Takes staged rates into the price book."""
-        return self._put(models.StagedDecision, "POST", "/v1/prices/staged/accept", selection)
+    def accept_prices(self, selection: models.StagedSelection, *, version: str | None = None) -> models.StagedDecision:
+        """Takes staged rates into the price book. `version` as for `import_prices`."""
+        path = "/v1/prices/staged/accept"
+        return self._put(models.StagedDecision, "POST", path, selection, if_match=if_match(version))
 
-    def reject_prices(self, selection: models.StagedSelection) -> models.StagedDecision:
-        """Drops staged rates."""
-        return self._put(models.StagedDecision, "POST", "/v1/prices/staged/reject", selection)
+    def reject_prices(self, selection: models.StagedSelection, *, version: str | None = None) -> models.StagedDecision:
+        """Drops staged rates. `version` as for `import_prices`."""
+        path = "/v1/prices/staged/reject"
+        return self._put(models.StagedDecision, "POST", path, selection, if_match=if_match(version))
 
     # rules
 
@@ -143,6 +155,22 @@ class Management(Connection):
     def rule_versions(self) -> Page[models.RuleVersionRow]:
         """Every version of a rule that a run ever used, oldest first."""
         return self._get(Page[models.RuleVersionRow], "/v1/rules/versions")
+
+    def rule(self, name: str) -> models.RuleRow:
+        """One shared-cost rule."""
+        return self._get(models.RuleRow, f"/v1/rules/{segment(name)}")
+
+    def add_rule(self, rule: SharedRule) -> models.RuleRow:
+        """Adds a rule to the ledger."""
+        return self._put(models.RuleRow, "POST", "/v1/rules", rule)
+
+    def change_rule(self, name: str, rule: SharedRule, *, revision: int | None = None) -> models.RuleRow:
+        """Changes a rule of the ledger. `revision` as for `change_budget`."""
+        return self._put(models.RuleRow, "PUT", f"/v1/rules/{segment(name)}", rule, if_match=if_match(revision))
+
+    def remove_rule(self, name: str, *, revision: int | None = None) -> None:
+        """Removes a rule of the ledger; its revisions stay. `revision` as for `change_budget`."""
+        self._send("DELETE", f"/v1/rules/{segment(name)}", if_match=if_match(revision))
 
     def preview_rules(self, draft: models.RulesDraft) -> models.RulesEffect:
         """What other rules would change of a month; nothing is published."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api import models
-from api.client_connection import Connection, segment
+from api.client_connection import Connection, if_match, segment
 from api.models import Page
 
 
@@ -18,9 +18,16 @@ class People(Connection):
         """Adds a person; the answer has the link by which a password is chosen, once."""
         return self._put(models.UserLink, "POST", "/v1/users", user)
 
-    def change_user(self, user_id: int, change: models.UserChange) -> models.UserStatus:
-        """Gives a person other roles, keeps it out or lets it in; what the change does not name stays."""
-        return self._put(models.UserStatus, "PATCH", f"/v1/users/{user_id}", change)
+    def user(self, user_id: int) -> models.UserStatus:
+        """One person."""
+        return self._get(models.UserStatus, f"/v1/users/{user_id}")
+
+    def change_user(self, user_id: int, change: models.UserChange, *, revision: str | None = None) -> models.UserStatus:
+        """Gives a person other roles, keeps it out or lets it in; what the change does not name stays.
+
+        Without `revision` it changes whatever is there. Raises `StaleProblem` if the person has another one.
+        """
+        return self._put(models.UserStatus, "PATCH", f"/v1/users/{user_id}", change, if_match=if_match(revision))
 
     def make_user_link(self, user_id: int) -> models.UserLink:
         """A one-time link for a new password."""
@@ -58,6 +65,6 @@ class People(Connection):
         """Groups of the providers of log-in that have roles."""
         return self._get(Page[models.GroupRoles], "/v1/group-roles")
 
-    def change_group_roles(self, change: models.GroupRolesChange) -> models.GroupRoles:
-        """Gives a group these roles and no others."""
-        return self._put(models.GroupRoles, "PUT", "/v1/group-roles", change)
+    def change_group_roles(self, change: models.GroupRolesChange, *, revision: str | None = None) -> models.GroupRoles:
+        """Gives a group these roles and no others. `revision` as for `change_user`."""
+        return self._put(models.GroupRoles, "PUT", "/v1/group-roles", change, if_match=if_match(revision))

@@ -8,7 +8,7 @@ import io
 from api.models import AgentEntry, OwnerChangeRow, RatesImported, RegistryImported
 from api.queries.gate import WholeBooks
 from api.queries.state import unstored_problem_rows
-from ledger import exchange_rates, registry
+from ledger import exchange_rates, problems, registry
 from ledger.errors import FormatError
 from ledger.locks import write_lock
 
@@ -18,8 +18,12 @@ _ENTRY = "entry"
 
 
 def import_agents(books: WholeBooks, body: bytes, name: str, *, preview: bool) -> RegistryImported:
-    """Adds the rows of a registry file. Invalid lines are left out, and told."""
-    result = registry.import_text(books.whole, _text(body, name), uri=name, actor=books.principal.id, preview=preview)
+    """Adds the rows of a registry file. Invalid lines are left out, told, and kept as problems until a file of that name is without them."""
+    content = _text(body, name)
+    with write_lock(books.whole):
+        result = registry.import_text(books.whole, content, uri=name, actor=books.principal.id, preview=preview)
+        if not preview:
+            problems.renew(books.whole.store, "registry", {name}, result.problems)
     return _registry_imported(result, preview=preview)
 
 

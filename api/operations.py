@@ -5,11 +5,13 @@ They are implemented by the modules of `rootcost.operations`, which the command 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from api.models import (
     NewSource,
+    PriceBook,
     PricesImported,
     RuleRow,
     RulesDraft,
@@ -28,6 +30,7 @@ from api.models import (
     StagedSelection,
 )
 from api.models.prices import Origin
+from api.preconditions import Precondition
 from api.queries.gate import WholeBooks
 
 if TYPE_CHECKING:
@@ -45,15 +48,15 @@ class SourceOperations(Protocol):
         """Configures a source. Raises `ledger.sources.SourceExistsError` if the name is taken."""
         ...
 
-    def change(self, books: WholeBooks, name: str, terms: SourceTerms) -> SourceStatus:
-        """Gives a source other terms."""
+    def change(self, books: WholeBooks, name: str, terms: SourceTerms, precondition: Precondition) -> SourceStatus:
+        """Gives a source other terms. Raises `RevisionError` if it has other terms than the change was made from; so do the next two."""
         ...
 
-    def reschedule(self, books: WholeBooks, name: str, change: ScheduleChange) -> ScheduleEntry:
+    def reschedule(self, books: WholeBooks, name: str, change: ScheduleChange, precondition: Precondition) -> ScheduleEntry:
         """Changes when a source is read, pauses it or goes on."""
         ...
 
-    def remove(self, books: WholeBooks, name: str) -> None:
+    def remove(self, books: WholeBooks, name: str, precondition: Precondition) -> None:
         """Takes a source off the schedule."""
         ...
 
@@ -89,24 +92,48 @@ class PriceOperations(Protocol):
         """Every recorded rate, of a model or of all; `until` and `in_force` say when it applies."""
         ...
 
-    def import_list(self, books: WholeBooks, file: PriceFile, *, accept: bool, preview: bool) -> PricesImported:
-        """Enters a price list; with `preview` nothing is written."""
+    def price_book(self, books: WholeBooks) -> PriceBook:
+        """The version of the price book, and how many rates it has."""
+        ...
+
+    def import_list(
+        self, books: WholeBooks, file: PriceFile, precondition: Precondition, *, accept: bool, preview: bool
+    ) -> PricesImported:
+        """Enters a price list; with `preview` nothing is written. Raises `RevisionError` if another version is in force; so does the decision."""
         ...
 
     def staged(self, books: WholeBooks) -> pl.DataFrame:
         """Rates that wait to be accepted."""
         ...
 
-    def decide(self, books: WholeBooks, selection: StagedSelection, *, accept: bool) -> StagedDecision:
+    def decide(
+        self, books: WholeBooks, selection: StagedSelection, precondition: Precondition, *, accept: bool
+    ) -> StagedDecision:
         """Accepts or rejects staged rates."""
         ...
 
 
 class RuleOperations(Protocol):
-    """What is done with shared-cost rules."""
+    """What is done with shared-cost rules. Each change is audited with the principal of the books."""
 
     def in_force(self, books: WholeBooks) -> list[RuleRow]:
-        """The rules of the settings, in the order in which they are tried."""
+        """The rules of the settings and of the ledger, in the order in which they are tried."""
+        ...
+
+    def rule(self, books: WholeBooks, name: str) -> RuleRow:
+        """The rule of that name. Raises `ObjectMissingError` if none is in force."""
+        ...
+
+    def add(self, books: WholeBooks, terms: Mapping[str, Any]) -> RuleRow:
+        """Adds a rule to the ledger. Raises `ledger.rule_store.RuleExistsError` if one of that name is in force."""
+        ...
+
+    def change(self, books: WholeBooks, name: str, terms: Mapping[str, Any], precondition: Precondition) -> RuleRow:
+        """Changes a rule of the ledger, or adds it. Raises `RevisionError` if another version than expected is in force."""
+        ...
+
+    def remove(self, books: WholeBooks, name: str, precondition: Precondition) -> None:
+        """Removes a rule of the ledger. Raises as `change` does."""
         ...
 
     def versions(self, books: WholeBooks) -> list[RuleVersionRow]:

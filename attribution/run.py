@@ -25,7 +25,7 @@ from attribution.pricing import PriceBook
 from attribution.usage import origins, partitions
 from attribution.usage.build import Executor, ThreadExecutor, UsageBuilder
 from attribution.usage.reader import Usage
-from ledger import code, periods, recovery, registry, staging
+from ledger import code, periods, recovery, registry, rule_store, staging
 from ledger.books import Books
 from ledger.db import Published, Run
 from ledger.exchange_rates import Exchange
@@ -128,7 +128,7 @@ def _partition_values(books: Books, table: Table, column: str) -> set[str]:
 
 class _Run:
     def __init__(self, books: Books, cause: str, progress: Progress, executor: Executor) -> None:
-        self.books, self.store, self.settings = books, books.store, books.settings
+        self.books, self.store, self.settings = books, books.store, rule_store.settings_in_force(books)
         self.cause, self.progress = cause, progress
         self.run_id = f"{periods.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self.report = RunReport(self.run_id)

@@ -62,6 +62,7 @@ ASKED: Mapping[str, str] = {
     "GET /v1/rules": "/v1/rules",
     "GET /v1/prices": "/v1/prices?model=gpt-4o&meter=input_tokens",
     "GET /v1/prices/staged": "/v1/prices/staged",
+    "GET /v1/price-book": "/v1/price-book",
     "GET /v1/agents/history": "/v1/agents/history?agent=support-bot",
     "GET /v1/gaps": "/v1/gaps?start=2026-10&granularity=day",
     "GET /v1/freshness": "/v1/freshness",
@@ -99,6 +100,17 @@ SENT: Mapping[str, tuple[str, str, str]] = {
         "application/json",
         '{"agent": "support-bot", "team": "Growth", "valid_from": "2026-12-01"}',
     ),
+    "POST /v1/rules": (
+        "/v1/rules",
+        "application/json",
+        '{"name": "support", "service": "AWS Support", "method": "even"}',
+    ),
+    "PUT /v1/rules/{name}": (
+        "/v1/rules/support",
+        "application/json",
+        '{"service": "AWS Support", "method": "fixed", "shares": {"Care": "2", "Data": "1"}}',
+    ),
+    "DELETE /v1/rules/{name}": ("/v1/rules/support", "", ""),
     "POST /v1/rules/preview": (
         "/v1/rules/preview",
         "application/json",
@@ -121,7 +133,14 @@ SENT: Mapping[str, tuple[str, str, str]] = {
         '[{"id": "chatcmpl-1", "litellm_call_id": "c-1", "call_type": "acompletion", "model": "openai/gpt-4o", "startTime": 1791194400}]',
     ),
 }
-IF_MATCH: Mapping[str, str] = {"PUT /v1/budgets/{name}": '"1"', "DELETE /v1/budgets/{name}": '"2"'}
+IF_MATCH: Mapping[str, str] = {
+    "PUT /v1/budgets/{name}": '"1"',
+    "DELETE /v1/budgets/{name}": '"2"',
+    "PUT /v1/rules/{name}": '"1"',
+    "DELETE /v1/rules/{name}": '"2"',
+    "PATCH /v1/schedule/{name}": "*",
+    "DELETE /v1/sources/{name}": "*",
+}
 
 
 def page(mark: str) -> Iterator[str]:
@@ -145,7 +164,7 @@ def page(mark: str) -> Iterator[str]:
     yield "  in the middle, the connection is cut. `RootCost-Rows` and `RootCost-Totals` say number and sums of all rows."
     yield "* Readings have an `ETag`; with `If-None-Match` an answer that is still the same gets 304, and is not made. A tag belongs to the query, the accepted"
     yield "  types and the key or person: nobody else's matches it. Answers that tell an age (`/v1/sources`, `/v1/freshness`) have none."
-    yield "* What can be changed has its revision as strong `ETag`. A change sends it as `If-Match`: without one it gets 428, and 412 with both versions"
+    yield "* What can be changed has its version as strong `ETag`. A change sends it as `If-Match`: without one it gets 428, and 412 with both versions"
     yield "  (`expected`, `current`) if somebody changed it meanwhile. `If-Match: *` changes whatever is there, `If-None-Match: *` makes something new."
     yield "* A change with `Idempotency-Key` may be sent again when its answer was lost: within a day the same key with the same request gets the stored answer"
     yield "  (`RootCost-Replayed: true`), with another request 422, and 409 while the first is being made. Errors and secrets are not stored."

@@ -165,8 +165,7 @@ def append_entries(session: Session) -> Head | None:
     if not events:
         return None
     session.flush()
-    lock = sa.update(AuditHead).values(sequence=AuditHead.sequence).returning(AuditHead.sequence, AuditHead.hash)
-    sequence, previous_hash = session.execute(lock, execution_options={"synchronize_session": False}).one()
+    sequence, previous_hash = lock_log(session)
     for event in events:
         sequence += 1
         previous_hash = _append(session, event, sequence, previous_hash)
@@ -175,6 +174,13 @@ def append_entries(session: Session) -> Head | None:
     session.flush()
     events.clear()
     return Head(sequence, previous_hash)
+
+
+def lock_log(session: Session) -> tuple[int, str]:
+    """Locks the log until the transaction ends; returns its head. What has no row of its own to be locked is changed under this lock."""
+    lock = sa.update(AuditHead).values(sequence=AuditHead.sequence).returning(AuditHead.sequence, AuditHead.hash)
+    sequence, head_hash = session.execute(lock, execution_options={"synchronize_session": False}).one()
+    return sequence, head_hash
 
 
 def _append(session: Session, event: _Event, sequence: int, previous_hash: str) -> str:
@@ -219,6 +225,15 @@ def canonical(value: Any) -> bytes:
     b'{"a":"\xe2\x82\xac","b":[1,true,null],"c":"1152921504606846976"}'
     """
     return rfc8785.dumps(_plain(value))
+
+
+def terms_digest(terms: Mapping[str, Any]) -> str:
+    """16 hex digits that stand for terms as entries have them: the version that a change was made from is found by it.
+
+    >>> terms_digest({"paused": False, "cron": "@daily"}) == terms_digest({"cron": "@daily", "paused": False})
+    True
+    """
+    return hashlib.sha256(canonical(terms)).hexdigest()[:16]
 
 
 def personal_hash(salt: str, value: str) -> str:

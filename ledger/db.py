@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, ORMExecuteState, Session, mapped_column
@@ -22,6 +22,11 @@ from ledger.base import Base as Base
 from ledger.errors import StoreUnreachable
 from ledger.filesystem import make_folder
 from ledger.upgrade import upgrade
+
+T = TypeVar("T")
+
+_MAX_ATTEMPTS = 5
+"""How often a change is made again after another one came before it."""
 
 
 class Owner(Base):
@@ -62,6 +67,21 @@ class Budget(Base):
     currency: Mapped[str] = mapped_column(sa.String(8))
     view: Mapped[str] = mapped_column(sa.String(16), default="initiator")
     revision: Mapped[int] = mapped_column(default=1)
+    recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    deleted: Mapped[bool] = mapped_column(default=False)
+    __table_args__ = (sa.UniqueConstraint("name", "revision"),)
+
+
+class StoredRule(Base):
+    """A shared-cost rule that is set in the ledger, with the keys of [[attribution.shared]]; the newest revision applies. (RA-4)"""
+
+    __tablename__ = "rules"
+    audited: ClassVar = ALL_COLUMNS
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(256), index=True)
+    revision: Mapped[int]
+    terms: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
     recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
     deleted: Mapped[bool] = mapped_column(default=False)
     __table_args__ = (sa.UniqueConstraint("name", "revision"),)
@@ -266,6 +286,17 @@ class Database:
         except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
             raise self._unreachable(error) from error
 
+    def change(self, change: Callable[[Session], T]) -> T:
+        """Makes a change in one transaction. One that takes a key which another transaction took meanwhile is made again, on what that one left."""
+        for attempt in range(_MAX_ATTEMPTS):
+            try:
+                with self.session() as session:
+                    return change(session)
+            except sa.exc.IntegrityError:
+                if attempt == _MAX_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
     def _unreachable(self, error: Exception) -> StoreUnreachable:
         """The error of a database that does not answer, or whose disk is full."""
         safe_url = sa.make_url(self.url).render_as_string(hide_password=True)
@@ -276,6 +307,17 @@ class Database:
     def close(self) -> None:
         """Closes the connections."""
         self.engine.dispose()
+
+
+def lock_row(session: Session, model: type[Base], key: object) -> None:
+    """Locks a row until the transaction ends, before it is read: what a change is decided on stays as it is until it is made.
+
+    It is written as it is, which locks it on PostgreSQL, and the database on SQLite. That is no change that needs an audit entry.
+    """
+    table = sa.inspect(model).local_table
+    assert isinstance(table, sa.Table)
+    (column,) = table.primary_key.columns
+    session.connection().execute(sa.update(table).where(column == key).values({column.name: column}))
 
 
 class UnauditedChangeError(Exception):

@@ -220,6 +220,13 @@ def is_served(home: Path) -> bool:
     return not is_free
 
 
+def served_at(home: Path) -> str:
+    """Where the `rootcost serve` of a home answers on this machine; "" if none runs."""
+    if not (home / "serve.lock").exists() or not is_served(home):
+        return ""
+    return (home / "serve.lock").read_text("utf-8").strip().partition(" ")[2]
+
+
 def home_write_lock(home: Path, *, on_wait: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
     """The write lock of a home folder on this machine, before its books are open."""
     make_private(home)

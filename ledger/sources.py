@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -18,9 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ledger.addresses import masked
-from ledger.audit import record
+from ledger.audit import Audit, record, terms_digest
 from ledger.books import Books
-from ledger.db import ConfiguredSource, SourceRun
+from ledger.db import ConfiguredSource, SourceRun, lock_row
 from ledger.errors import ObjectMissingError, UsageError
 from ledger.periods import now
 from ledger.source_secrets import addresses_to_read, forget_secrets, store_secrets
@@ -45,6 +43,14 @@ class SourceExistsError(UsageError):
 
 class SourceBusyError(UsageError):
     """A source of this kind is being read: its checkpoints are shared, so it is read by one at a time."""
+
+
+Check = Callable[[Session, ConfiguredSource], None]
+"""Raises where a source is not what a change was made from."""
+
+
+def accept_any(_session: Session, _source: ConfiguredSource) -> None:
+    """For changes of whatever is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +102,14 @@ def find(books: Books, name: str) -> ConfiguredSource:
 
 def revision(source: ConfiguredSource) -> str:
     """Digest of the terms of a source: it changes exactly when they do."""
-    terms = json.dumps({name: getattr(source, name) for name in sorted(ConfiguredSource.audited)}, sort_keys=True)
-    return hashlib.sha256(terms.encode()).hexdigest()[:16]
+    return terms_digest(terms_of(source))
+
+
+def earlier_terms(session: Session, name: str, revisions: Collection[str]) -> dict[str, Any] | None:
+    """The newest terms that a source of that name ever had whose digest is one of these; None if there are none. The audit log has them."""
+    entries = sa.select(Audit.after).where(Audit.subject == name, Audit.action.like("source.%"), Audit.after.is_not(None))
+    all_terms = session.scalars(entries.order_by(Audit.sequence.desc()))
+    return next((terms for terms in all_terms if terms and terms_digest(terms) in revisions), None)
 
 
 def add(books: Books, name: str, terms: Terms, *, source: str, kind: str, actor: str) -> ConfiguredSource:
@@ -116,7 +128,7 @@ def add(books: Books, name: str, terms: Terms, *, source: str, kind: str, actor:
             session.add(new_source)
             session.flush()
             store_secrets(books.home, name, terms.uris)  # now that the name is known to be free
-            record(session, actor, "source.add", name, after=_audit_fields(new_source))
+            record(session, actor, "source.add", name, after=terms_of(new_source))
     except sa.exc.IntegrityError as error:
         raise SourceExistsError(
             f"a source {name!r} is configured already",
@@ -126,41 +138,39 @@ def add(books: Books, name: str, terms: Terms, *, source: str, kind: str, actor:
     return new_source
 
 
-def change(books: Books, name: str, terms: Terms, *, actor: str) -> ConfiguredSource:
+def change(books: Books, name: str, terms: Terms, *, actor: str, check: Check = accept_any) -> ConfiguredSource:
     """Gives a source other terms. It is due by its new schedule, its failures are forgotten, and it has time to become fresh.
 
     An address that is given as it is shown, with its secret replaced, keeps the secret that it has.
     """
     with books.database.session() as session:
-        source = _get(session, name)
-        before, earlier = _audit_fields(source), revision(source)
+        source = _locked(session, name, check)
+        before, earlier = terms_of(source), revision(source)
         _set_terms(source, terms)
         has_new_secrets = store_secrets(books.home, name, terms.uris)
         if revision(source) != earlier or has_new_secrets:
             _start_anew(source)
-            record(session, actor, "source.change", name, before=before, after=_audit_fields(source))
+            record(session, actor, "source.change", name, before=before, after=terms_of(source))
         return source
 
 
-def pause(books: Books, name: str, *, paused: bool, actor: str) -> ConfiguredSource:
+def pause(books: Books, name: str, *, paused: bool, actor: str, check: Check = accept_any) -> ConfiguredSource:
     """Pauses or resumes a source. Resuming resets its failures."""
     with books.database.session() as session:
-        source = _get(session, name)
+        source = _locked(session, name, check)
         if source.paused != paused:
-            before = _audit_fields(source)
+            before = terms_of(source)
             source.paused = paused
             _start_anew(source)
-            record(
-                session, actor, "source.pause" if paused else "source.resume", name, before=before, after=_audit_fields(source)
-            )
+            record(session, actor, "source.pause" if paused else "source.resume", name, before=before, after=terms_of(source))
         return source
 
 
-def remove(books: Books, name: str, *, actor: str) -> None:
+def remove(books: Books, name: str, *, actor: str, check: Check = accept_any) -> None:
     """Removes a source from the schedule. Its rows and the history of its runs stay."""
     with books.database.session() as session:
-        source = _get(session, name)
-        record(session, actor, "source.remove", name, before=_audit_fields(source))
+        source = _locked(session, name, check)
+        record(session, actor, "source.remove", name, before=terms_of(source))
         session.delete(source)
     forget_secrets(books.home, name)
 
@@ -237,6 +247,14 @@ def _get(session: Session, name: str) -> ConfiguredSource:
     return source
 
 
+def _locked(session: Session, name: str, check: Check) -> ConfiguredSource:
+    """The source of that name, which nobody else changes until the transaction ends."""
+    lock_row(session, ConfiguredSource, name)
+    source = _get(session, name)
+    check(session, source)
+    return source
+
+
 def _set_terms(source: ConfiguredSource, terms: Terms) -> None:
     source.uris, source.scope, source.cron = [masked(uri) for uri in terms.uris], terms.scope, terms.cron
     source.every_seconds, source.lag_seconds = int(terms.pause.total_seconds()), int(terms.lag.total_seconds())
@@ -247,5 +265,6 @@ def _start_anew(source: ConfiguredSource) -> None:
     source.failures, source.due_at, source.stale_since = 0, None, None
 
 
-def _audit_fields(source: ConfiguredSource) -> dict[str, Any]:
+def terms_of(source: ConfiguredSource) -> dict[str, Any]:
+    """The terms of a source, as the audit log has them."""
     return {name: getattr(source, name) for name in ("source", "uris", "scope", "cron", "lag_seconds", "paused")}

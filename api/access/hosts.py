@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,17 +18,17 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _FORWARDING = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "via")
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 — they are no names to be reached by
 MAX_RETURN_CHARACTERS = 2000
+_HOST: Final = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::[0-9]{1,5})?")
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without its port.
+    """The name in a Host header, without its port; "" for what is no name and port: links are made with it.
 
-    >>> host_name("localhost:8787"), host_name("[::1]:8787"), host_name("127.0.0.1")
-    ('localhost', '::1', '127.0.0.1')
+    >>> host_name("localhost:8787"), host_name("[::1]:8787"), host_name("127.0.0.1"), host_name("127.0.0.1:80@evil.example")
+    ('localhost', '::1', '127.0.0.1', '')
     """
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.rpartition(":")[0].lower() if ":" in host else host.lower()
+    match = _HOST.fullmatch(host.lower())
+    return (match["address"] or match["name"]) if match else ""
 
 
 @dataclass(frozen=True, slots=True)

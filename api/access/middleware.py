@@ -34,6 +34,7 @@ PUBLIC = frozenset(
         "/login",
         "/logout",
         "/setup",
+        "/sessions",
         "/login/{provider}",
         "/login/{provider}/callback",
         "/problems",

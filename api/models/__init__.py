@@ -16,6 +16,7 @@ from api.models.access import (
     NewKey,
     NewUser,
     RoleRow,
+    SessionStates,
     SessionStatus,
     UserChange,
     UserLink,
@@ -57,8 +58,8 @@ from api.models.explanations import Explanation, Link, Part, Remainder, Step
 from api.models.facts import AgentEntry, ExchangeRate, OwnerRecord, RatesImported
 from api.models.forecasts import ForecastMethod, ForecastRow, ForecastTable
 from api.models.gaps import ChannelSummary, CounterGap, GapRow, Gaps
-from api.models.prices import PriceChange, PriceRow, PricesImported, StagedDecision, StagedPrice, StagedSelection
-from api.models.rules import RuleEffect, RuleRow, RulesDraft, RulesEffect, RuleVersionRow
+from api.models.prices import PriceBook, PriceChange, PriceRow, PricesImported, StagedDecision, StagedPrice, StagedSelection
+from api.models.rules import NewRule, RuleEffect, RuleRow, RulesDraft, RulesEffect, RuleTerms, RuleVersionRow
 from api.models.sources import (
     NewSource,
     RunRequest,
@@ -142,6 +143,7 @@ __all__ = [
     "MonthTotal",
     "NewBudget",
     "NewKey",
+    "NewRule",
     "NewSource",
     "NewUser",
     "Overview",
@@ -149,6 +151,7 @@ __all__ = [
     "OwnerRecord",
     "Page",
     "Part",
+    "PriceBook",
     "PriceChange",
     "PriceRow",
     "PricesImported",
@@ -162,6 +165,7 @@ __all__ = [
     "RoleRow",
     "RuleEffect",
     "RuleRow",
+    "RuleTerms",
     "RuleVersionRow",
     "RulesDraft",
     "RulesEffect",
@@ -169,6 +173,7 @@ __all__ = [
     "RunRow",
     "ScheduleChange",
     "ScheduleEntry",
+    "SessionStates",
     "SessionStatus",
     "SourceDraft",
     "SourceFreshness",

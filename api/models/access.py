@@ -56,6 +56,9 @@ class GroupRoles(ResponseModel):
     provider: str = Field(description="Name of the provider, from `access.providers`.")
     group: str = Field(description="The group, as the provider sends it.")
     grants: list[str] = Field(description="Its roles: ROLE, or ROLE:TEAM.")
+    revision: str = Field(
+        description="Digest of its roles. A change sends it as `If-Match`; of a group without any it is that of none."
+    )
 
 
 class GroupRolesChange(RequestModel):
@@ -79,6 +82,7 @@ class UserStatus(ResponseModel):
     state: str = Field(description="active, disabled, or invited: without a password yet.")
     created_at: datetime = Field(description="When it was added.")
     last_login_at: datetime | None = Field(default=None, description="Last log-in.")
+    revision: str = Field(description="Digest of its roles and of whether it is disabled. A change sends it as `If-Match`.")
 
 
 class NewUser(RequestModel):
@@ -134,6 +138,13 @@ class KeyCreated(ResponseModel):
 
     key: str = Field(description="The key: send it as `Authorization: Bearer KEY`.")
     status: KeyStatus = Field(description="Its row.")
+
+
+class SessionStates(ResponseModel):
+    """Which of the sessions that were asked for are in force."""
+
+    people: bool = Field(description="Whether people are set up, so that nobody reads without being known.")
+    in_force: dict[str, str] = Field(description="Hash of each session in force, and whose it is: user:ID.")
 
 
 class SessionStatus(ResponseModel):

@@ -59,8 +59,18 @@ class StagedPrice(PriceKey):
     doubt: str = Field(description=describe(PRICES_STAGED, "doubt"))
 
 
+class PriceBook(ResponseModel):
+    """The price book as it is now."""
+
+    version: str = Field(description="Digest of all recorded and staged rates. A change sends it as `If-Match`.")
+    rates: int = Field(description="Number of rates ever recorded.")
+    staged: int = Field(description="Number of rates that wait to be accepted.")
+
+
 class PricesImported(ResponseModel):
     """Result of an import of prices, or what it would be."""
+
+    version: str = Field(description="Version of the price book after it; of a preview the one that the list was compared with.")
 
     preview: bool = Field(description="Whether nothing was written.")
     book: str = Field(description="Name of the list, with its version.")
@@ -86,3 +96,4 @@ class StagedDecision(ResponseModel):
 
     decided: int = Field(description="Number of rates accepted or rejected.")
     staged: int = Field(description="Number of rates that still wait.")
+    version: str = Field(description="Version of the price book after it.")

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from api.queries.gate import ScopedBooks
 from ledger.audit import Audit, AuditPersonal
 from ledger.base import Base
-from ledger.db import Alert, Budget, Owner, Run, SourceRun
+from ledger.db import Alert, Budget, Owner, Run, SourceRun, StoredRule
 from ledger.periods import now
 from ledger.published import published_months
 from ledger.tables import Table
@@ -39,6 +39,7 @@ _NEWEST: Final[Mapping[type[Base], Callable[[datetime], _Expressions]]] = {
     # An owner's interval also begins and ends without any change.
     Owner: lambda at: (sa.func.max(Owner.id), _count(Owner.valid_from <= at), _count(Owner.valid_to <= at)),
     Run: lambda _: (sa.func.count(), sa.func.max(Run.started_at), sa.func.count(Run.finished_at), sa.func.max(Run.finished_at)),
+    StoredRule: lambda _: (sa.func.max(StoredRule.id),),
     SourceRun: lambda _: (sa.func.max(SourceRun.id), sa.func.count(SourceRun.finished_at), sa.func.max(SourceRun.finished_at)),
 }
 """What changes whenever a row of the table is added, changed or removed, at an instant."""

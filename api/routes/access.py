@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import StringConstraints
 
 from api.access.gates import KnownPrincipal
 from api.access.hosts import origin_of
 from api.access.middleware import RESOURCE_METADATA
-from api.models import GrantRow, Me
+from api.models import GrantRow, Me, SessionStates
 from api.routes.read import ERROR_RESPONSES
+from ledger.access import sessions
 from ledger.access.roles import Permission
+from ledger.books import Books
+
+SessionHashes = Annotated[list[Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]], Query(max_length=200)]
 
 
 def router() -> APIRouter:
@@ -29,6 +36,21 @@ def router() -> APIRouter:
             scope=permissions.get(Permission.COSTS_READ.value, []),
             grants=[GrantRow(role=grant.role, team=grant.team or None) for grant in principal.grants],
             permissions=permissions,
+        )
+
+    return routes
+
+
+def session_states(books: Books) -> APIRouter:
+    """Which sessions are in force, for the dashboard, which asks for all of its tabs at once and several times a second."""
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/sessions")
+    def sessions_in_force(request: Request, response: Response, session: SessionHashes = []) -> SessionStates:  # noqa: B006
+        """Whoever knows the hash of a session has the session. Asking is no use of it, so that it ends when nobody uses it."""
+        response.headers["Cache-Control"] = "no-store"
+        return SessionStates(
+            people=request.app.state.authenticator.has_people(), in_force=sessions.users_in_force(books, session)
         )
 
     return routes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 import polars as pl
 from fastapi import Depends, Query, Request
@@ -111,9 +112,8 @@ class Pages(Rows):
         page = self._page(books, listing)
         headers = {}
         if page.next:
-            headers["Link"] = (
-                f'<{self._request.url.include_query_params(cursor=page.next).remove_query_params("offset")}>; rel="next"'
-            )
+            next_url = self._request.url.include_query_params(cursor=page.next).remove_query_params("offset")
+            headers["Link"] = f'<{next_url.replace(path=quote(self._request.url.path))}>; rel="next"'
         if self.is_json:
             document = document_of(page) if document_of else page
             return Response(document.model_dump_json(warnings="none"), media_type="application/json", headers=headers)
@@ -150,7 +150,12 @@ def _digest(*parts: str) -> str:
 
 
 def _total_headers(totals: Totals) -> dict[str, str]:
-    sums = (f"{name}.{currency}={money.text(amount)}" for name, sums in totals.sums.items() for currency, amount in sums.items())
+    # A bill may name any currency, and a header holds no other characters than these.
+    sums = (
+        f"{name}.{quote(currency, safe='')}={money.text(amount)}"
+        for name, sums in totals.sums.items()
+        for currency, amount in sums.items()
+    )
     return {"RootCost-Rows": str(totals.rows), **({"RootCost-Totals": text} if (text := ", ".join(sums)) else {})}
 
 

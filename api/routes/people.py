@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
+from sqlalchemy.orm import Session
 
-from api import models, queries
+from api import models, preconditions, queries
 from api.access.cookies import session_cookie
 from api.access.gates import KnownPrincipal, People, PeopleChanges
 from api.access.hosts import origin_of
 from api.models import Page
+from api.preconditions import Precondition, RevisionError, SeenThere, version_tag
 from api.queries.gate import WholeBooks
 from api.routes.answers import ROWS, AnyRows
 from api.routes.read import ERROR_RESPONSES
 from api.routes.write import WRITE_ERROR_RESPONSES, is_json
-from ledger.access import group_roles, keys, links, sessions, users
+from ledger.access import grants, group_roles, keys, links, sessions, users
 from ledger.access.principals import Grant, Principal
 from ledger.access.roles import DESCRIPTIONS, ROLES, Permission
+from ledger.audit import terms_digest
 from ledger.books import Books
 from ledger.errors import ObjectMissingError
 from ledger.periods import now
@@ -29,6 +33,8 @@ UserId = Annotated[int, Path(ge=1, le=2**31 - 1, description="Id of the person."
 KeyId = Annotated[str, Path(pattern="^[0-9a-f]{12}$", description="Id of the key.")]
 SessionId = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="Id of the session.")]
 _JSON = [Depends(is_json)]
+_CHANGE_RESPONSES = {**WRITE_ERROR_RESPONSES, **preconditions.RESPONSES}
+R = TypeVar("R", models.UserStatus, models.GroupRoles)
 
 
 def router() -> APIRouter:
@@ -54,15 +60,26 @@ def _users(routes: APIRouter) -> None:
         row = users.add_user(books.whole, user.name, _grants(user.grants), actor=books.principal.id, email=user.email)
         return _link(books, request, f"user:{row.user_id}")
 
-    @routes.patch("/users/{user_id}", summary="Change a person", dependencies=_JSON, responses=WRITE_ERROR_RESPONSES)
-    def change_user(books: PeopleChanges, user_id: UserId, change: models.UserChange) -> models.UserStatus:
-        """Roles count at once; who is disabled is logged out everywhere."""
-        name, actor = f"user:{user_id}", books.principal.id
-        if change.grants is not None:
-            users.set_grants(books.whole, name, _grants(change.grants), actor=actor)
-        if change.disabled is not None:
-            users.set_disabled(books.whole, name, is_disabled=change.disabled, actor=actor)
-        return _user(users.find_user(books.whole, name))
+    @routes.get("/users/{user_id}", summary="A person", responses=ERROR_RESPONSES)
+    def user(books: People, user_id: UserId, response: Response) -> models.UserStatus:
+        """Its ETag is its revision, which a change sends as `If-Match`."""
+        return _tagged(_user(users.find_user(books.whole, f"user:{user_id}")), response)
+
+    @routes.patch("/users/{user_id}", summary="Change a person", dependencies=_JSON, responses=_CHANGE_RESPONSES)
+    def change_user(
+        books: PeopleChanges, user_id: UserId, change: models.UserChange, precondition: SeenThere, response: Response
+    ) -> models.UserStatus:
+        """In the version that `If-Match` names. Roles count at once; who is disabled is logged out everywhere."""
+        name = f"user:{user_id}"
+        row = users.change_user(
+            books.whole,
+            name,
+            actor=books.principal.id,
+            roles=None if change.grants is None else _grants(change.grants),
+            is_disabled=change.disabled,
+            check=lambda session, user: _require(session, name, precondition, user.grants, is_disabled=user.state == "disabled"),
+        )
+        return _tagged(_user(row), response)
 
     @routes.post("/users/{user_id}/link", summary="A link for a new password", status_code=201, responses=WRITE_ERROR_RESPONSES)
     def make_link(books: PeopleChanges, request: Request, user_id: UserId) -> models.UserLink:
@@ -132,11 +149,20 @@ def _roles(routes: APIRouter) -> None:
         rows = [_group(row) for row in group_roles.list_groups(books.whole)]
         return answer.whole(queries.ModelListing(models.GroupRoles, rows, ["provider", "group"]), "group-roles")
 
-    @routes.put("/group-roles", summary="Give a group roles", dependencies=_JSON, responses=WRITE_ERROR_RESPONSES)
-    def change_group_roles(books: PeopleChanges, change: models.GroupRolesChange) -> models.GroupRoles:
-        """All of its roles from now on; none takes them. They count at once for who is logged in."""
-        roles, actor = _grants(change.grants), books.principal.id
-        return _group(group_roles.set_group(books.whole, change.provider, change.group, roles, actor=actor))
+    @routes.put("/group-roles", summary="Give a group roles", dependencies=_JSON, responses=_CHANGE_RESPONSES)
+    def change_group_roles(
+        books: PeopleChanges, change: models.GroupRolesChange, precondition: SeenThere, response: Response
+    ) -> models.GroupRoles:
+        """All of its roles from now on, in place of those of the revision that `If-Match` names; none takes them. They count at once."""
+        row = group_roles.set_group(
+            books.whole,
+            change.provider,
+            change.group,
+            _grants(change.grants),
+            actor=books.principal.id,
+            check=lambda session, group: _require(session, f"{group.provider}/{group.group}", precondition, group.grants),
+        )
+        return _tagged(_group(row), response)
 
 
 def _own_sessions(request: Request, principal: Principal, permission: Permission) -> list[models.SessionStatus]:
@@ -156,6 +182,22 @@ def _link(books: WholeBooks, request: Request, name: str) -> models.UserLink:
     return models.UserLink(user=_user(users.find_user(books.whole, name)), link=link, purpose=purpose)
 
 
+def _require(
+    session: Session, subject: str, precondition: Precondition, roles: Iterable[Grant], *, is_disabled: bool = False
+) -> None:
+    """Raises `RevisionError`, with both versions, unless roles and state are those that the change was made from."""
+    terms = grants.terms_of(roles, is_disabled=is_disabled)
+    if not precondition.holds(terms_digest(terms)):
+        raise RevisionError(
+            subject, expected_version=grants.earlier_terms(session, subject, precondition.versions), current_version=terms
+        )
+
+
+def _tagged(row: R, response: Response) -> R:
+    response.headers["ETag"] = version_tag(row.revision)
+    return row
+
+
 def _grants(texts: list[str]) -> list[Grant]:
     return [Grant.parse(text) for text in texts]
 
@@ -173,4 +215,4 @@ def _key(row: keys.KeyRow) -> models.KeyStatus:
 
 
 def _group(row: group_roles.GroupRow) -> models.GroupRoles:
-    return models.GroupRoles(**_fields(row))
+    return models.GroupRoles(**_fields(row), revision=row.revision)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from api import models, queries
+from api import models, preconditions, queries
 from api.access.gates import BillChanges, WholeBill
 from api.etags import reads
 from api.models import Page
 from api.models.prices import Origin
 from api.operations import PriceFile, PriceOperations
+from api.preconditions import NOTHING_EXPECTED, IfMatch, Precondition, SeenThere, existing, version_tag
 from api.queries.listing import Order
 from api.routes.answers import ROWS, AnyPage
 from api.routes.imports import CSV, FileName, Preview, body_of
@@ -22,6 +23,8 @@ from api.routes.read import ERROR_RESPONSES
 from api.routes.receive import JSON
 from api.routes.write import WRITE_ERROR_RESPONSES, is_json
 from ledger.tables import PRICES, PRICES_STAGED
+
+R = TypeVar("R", models.PriceBook, models.PricesImported, models.StagedDecision)
 
 _KEY = [*map(Order, ("origin", "provider", "model", "meter", "service_tier", "context_above", "region", "valid_from"))]
 _EXAMPLE = "provider,model,meter,unit,rate,currency,valid_from\nopenai,gpt-4o,input_tokens,1M tokens,2.10,USD,2026-10-01\n"
@@ -60,6 +63,11 @@ def reading(operations: PriceOperations) -> APIRouter:
         frame = operations.rates(books, model, provider=provider, meter=meter).lazy()
         return answer(books, queries.FrameListing(models.PriceRow, frame, [*_KEY, Order("recorded_at")]), "prices")
 
+    @routes.get("/price-book", summary="The version of the price book")
+    def price_book(books: WholeBill, response: Response) -> models.PriceBook:
+        """Its ETag is the version, which imports and decisions send as `If-Match`."""
+        return _tagged(operations.price_book(books), response)
+
     @routes.get(
         "/prices/staged",
         response_model=Page[models.StagedPrice],
@@ -83,29 +91,57 @@ def writing(operations: PriceOperations) -> APIRouter:
         "/prices/import",
         summary="Import a price list, or compare it",
         openapi_extra={"requestBody": {"required": True, "content": kinds}},
+        responses=preconditions.RESPONSES,
     )
     async def import_prices(
         books: BillChanges,
         request: Request,
         options: Annotated[ListOptions, Depends()],
+        precondition: Annotated[Precondition, Depends(_seen_unless_preview)],
+        response: Response,
         accept: Annotated[bool, Query(description="Enter what looks wrong as well.")] = False,
         preview: Preview = False,
     ) -> models.PricesImported:
-        """Litellm's or genai-prices' JSON, or a CSV of rates. Only what differs from the rates in force is added, dated; earlier usage keeps its
-        price, so a rate is ended by `valid_to` and never removed. What looks wrong is staged. With `preview` it is the difference.
+        """Litellm's or genai-prices' JSON, or a CSV of rates, into the price book of the version that `If-Match` names. Only what differs from the
+        rates in force is added, dated; earlier usage keeps its price, so a rate is ended by `valid_to` and never removed. What looks wrong is
+        staged. With `preview` it is the difference, and needs no `If-Match`.
         """
         content = await body_of(request, books.settings.serve.max_body_mb, (*CSV, JSON))
         file = PriceFile(content, options.name, options.origin, options.book, options.valid_from, options.factor)
-        return await run_in_threadpool(operations.import_list, books, file, accept=accept, preview=preview)
+        result = await run_in_threadpool(operations.import_list, books, file, precondition, accept=accept, preview=preview)
+        return _tagged(result, response)
 
-    @routes.post("/prices/staged/accept", summary="Accept staged rates", dependencies=[Depends(is_json)])
-    def accept_prices(books: BillChanges, selection: models.StagedSelection) -> models.StagedDecision:
+    @routes.post(
+        "/prices/staged/accept",
+        summary="Accept staged rates",
+        dependencies=[Depends(is_json)],
+        responses=preconditions.RESPONSES,
+    )
+    def accept_prices(
+        books: BillChanges, selection: models.StagedSelection, precondition: SeenThere, response: Response
+    ) -> models.StagedDecision:
         """Takes them into the price book, from the day they were stated for."""
-        return operations.decide(books, selection, accept=True)
+        return _tagged(operations.decide(books, selection, precondition, accept=True), response)
 
-    @routes.post("/prices/staged/reject", summary="Reject staged rates", dependencies=[Depends(is_json)])
-    def reject_prices(books: BillChanges, selection: models.StagedSelection) -> models.StagedDecision:
+    @routes.post(
+        "/prices/staged/reject",
+        summary="Reject staged rates",
+        dependencies=[Depends(is_json)],
+        responses=preconditions.RESPONSES,
+    )
+    def reject_prices(
+        books: BillChanges, selection: models.StagedSelection, precondition: SeenThere, response: Response
+    ) -> models.StagedDecision:
         """Drops them. The price book stays as it is."""
-        return operations.decide(books, selection, accept=False)
+        return _tagged(operations.decide(books, selection, precondition, accept=False), response)
 
     return routes
+
+
+def _seen_unless_preview(preview: Preview = False, if_match: IfMatch = None) -> Precondition:
+    return NOTHING_EXPECTED if preview and if_match is None else existing(if_match)
+
+
+def _tagged(result: R, response: Response) -> R:
+    response.headers["ETag"] = version_tag(result.version)
+    return result

@@ -44,7 +44,7 @@ from api.routes.parameters import (
     ViewParam,
     shape,
 )
-from ledger.db import Alert, Owner, Run
+from ledger.db import Alert, Owner, Run, StoredRule
 from ledger.periods import parse_bound
 from ledger.settings import Settings
 from ledger.tables import CHARGES, EXCHANGE_RATES, PRICES, PROBLEMS, RAW_FILES, SPANS
@@ -63,7 +63,7 @@ ERROR_RESPONSES = described_responses(
     }
 )
 
-_EXPLAINED = (CHARGES, PRICES, RAW_FILES, SPANS, Owner, Run)
+_EXPLAINED = (CHARGES, PRICES, RAW_FILES, SPANS, Owner, Run, StoredRule)
 
 
 def router(settings: Settings) -> APIRouter:

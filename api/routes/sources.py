@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
 
-from api import models, queries
+from api import models, preconditions, queries
 from api.access.gates import SourceChanges, WholeSources
 from api.errors import RequestError, described_responses
 from api.models import Page, SourceName
 from api.operations import SourceOperations
+from api.preconditions import SeenThere, version_tag
 from api.routes.answers import ROWS, AnyRows
 from api.routes.read import ERROR_RESPONSES
 from api.routes.write import WRITE_ERROR_RESPONSES, is_json
@@ -19,6 +20,7 @@ from ledger.sources import SourceBusyError, SourceExistsError
 
 Name = Annotated[SourceName, Path(description="Name of the source.")]
 _JSON = [Depends(is_json)]
+R = TypeVar("R", models.SourceStatus, models.ScheduleEntry)
 
 
 def reading(operations: SourceOperations) -> APIRouter:
@@ -31,9 +33,9 @@ def reading(operations: SourceOperations) -> APIRouter:
         return answer.whole(queries.ModelListing(models.SourceKind, operations.kinds(), ["source"]), "source-kinds")
 
     @routes.get("/sources/{name}", summary="One configured source and its state")
-    def source(books: WholeSources, name: Name) -> models.SourceStatus:
-        """Schedule, freshness and last run."""
-        return queries.source(books, name)
+    def source(books: WholeSources, name: Name, response: Response) -> models.SourceStatus:
+        """Schedule, freshness and last run. Its ETag is the revision of its terms, which a change sends as `If-Match`."""
+        return _tagged(queries.source(books, name), response)
 
     @routes.get("/schedule", response_model=Page[models.ScheduleEntry], summary="When each source is read", responses=ROWS)
     def schedule(books: WholeSources, answer: AnyRows) -> Response:
@@ -67,22 +69,31 @@ def _terms(routes: APIRouter, operations: SourceOperations) -> None:
             remedy = f"change it with PUT /v1/sources/{source.name}, or choose another name"
             raise RequestError(409, "exists", error.what, where=error.where, remedy=remedy) from error
         response.headers["Location"] = f"/v1/sources/{source.name}"
-        return status
+        return _tagged(status, response)
 
-    @routes.put("/sources/{name}", summary="Change a source", dependencies=_JSON)
-    def change_source(books: SourceChanges, name: Name, terms: models.SourceTerms) -> models.SourceStatus:
-        """Gives it other terms. Its kind, its history and what it brought stay."""
-        return operations.change(books, name, terms)
+    @routes.put("/sources/{name}", summary="Change a source", dependencies=_JSON, responses=preconditions.RESPONSES)
+    def change_source(
+        books: SourceChanges, name: Name, terms: models.SourceTerms, precondition: SeenThere, response: Response
+    ) -> models.SourceStatus:
+        """Gives it other terms than those of the revision that `If-Match` names. Its kind, its history and what it brought stay."""
+        return _tagged(operations.change(books, name, terms, precondition), response)
 
-    @routes.delete("/sources/{name}", status_code=204, summary="Remove a source")
-    def remove_source(books: SourceChanges, name: Name) -> None:
+    @routes.delete("/sources/{name}", status_code=204, summary="Remove a source", responses=preconditions.RESPONSES)
+    def remove_source(books: SourceChanges, name: Name, precondition: SeenThere) -> None:
         """Takes it off the schedule. What it brought, and the history of its runs, stay."""
-        operations.remove(books, name)
+        operations.remove(books, name, precondition)
 
-    @routes.patch("/schedule/{name}", summary="Change a schedule, pause it or go on", dependencies=_JSON)
-    def change_schedule(books: SourceChanges, name: Name, change: models.ScheduleChange) -> models.ScheduleEntry:
-        """The scheduler knows within seconds."""
-        return operations.reschedule(books, name, change)
+    @routes.patch(
+        "/schedule/{name}",
+        summary="Change a schedule, pause it or go on",
+        dependencies=_JSON,
+        responses=preconditions.RESPONSES,
+    )
+    def change_schedule(
+        books: SourceChanges, name: Name, change: models.ScheduleChange, precondition: SeenThere, response: Response
+    ) -> models.ScheduleEntry:
+        """Of the revision of the source that `If-Match` names. The scheduler knows within seconds."""
+        return _tagged(operations.reschedule(books, name, change, precondition), response)
 
 
 def _runs(routes: APIRouter, operations: SourceOperations) -> None:
@@ -113,3 +124,8 @@ def _runs(routes: APIRouter, operations: SourceOperations) -> None:
 
 def _page(results: list[models.SourceTest]) -> Page[models.SourceTest]:
     return Page[models.SourceTest](rows=results, total=len(results))
+
+
+def _tagged(row: R, response: Response) -> R:
+    response.headers["ETag"] = version_tag(row.revision)
+    return row

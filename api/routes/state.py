@@ -26,7 +26,7 @@ from api.models import (
     SourceStatus,
     UnregisteredAgent,
 )
-from api.preconditions import revision_tag
+from api.preconditions import version_tag
 from api.queries.publication import one_publication
 from api.routes.answers import ROWS, AnyPage, AnyRows
 from api.routes.parameters import MONTH, BudgetName, End, Start, shape
@@ -82,7 +82,7 @@ def _budgets(routes: APIRouter) -> None:
         row = next((row for row in queries.budgets(books) if row.name == name), None)
         if row is None:
             raise ObjectMissingError("no such budget", where=name, remedy="GET /v1/budgets lists them")
-        response.headers["ETag"] = revision_tag(row.revision)
+        response.headers["ETag"] = version_tag(row.revision)
         return row
 
 

@@ -10,7 +10,7 @@ from api import changes, preconditions
 from api.access.gates import BudgetChanges
 from api.errors import RequestError, described_responses
 from api.models import Budget, BudgetChange, NewBudget
-from api.preconditions import RevisionError, Seen, revision_tag
+from api.preconditions import Seen, version_tag
 from api.routes.parameters import BudgetName
 from api.routes.read import ERROR_RESPONSES
 from api.routes.receive import JSON, media_type
@@ -43,7 +43,7 @@ def router() -> APIRouter:
             budget_row = changes.add_budget(books, budget)
         except changes.BudgetExistsError as error:
             raise RequestError(409, "exists", error.what, where=error.where, remedy=error.remedy) from error
-        response.headers["ETag"] = revision_tag(budget_row.revision)
+        response.headers["ETag"] = version_tag(budget_row.revision)
         response.headers["Location"] = f"/v1/budgets/{quote(budget.name, safe='')}"
         return budget_row
 
@@ -52,19 +52,13 @@ def router() -> APIRouter:
         books: BudgetChanges, name: BudgetName, change: BudgetChange, precondition: Seen, response: Response
     ) -> Budget:
         """Adds a new revision of the version that `If-Match` names, or the first one; earlier ones are kept."""
-        try:
-            budget_row = changes.change_budget(books, name, change, precondition)
-        except RevisionError as error:
-            raise error.problem() from error
-        response.headers["ETag"] = revision_tag(budget_row.revision)
+        budget_row = changes.change_budget(books, name, change, precondition)
+        response.headers["ETag"] = version_tag(budget_row.revision)
         return budget_row
 
     @routes.delete("/budgets/{name}", status_code=204, summary="End a budget", responses=preconditions.RESPONSES)
     def drop_budget(books: BudgetChanges, name: BudgetName, precondition: Seen) -> None:
         """Of the version that `If-Match` names. Its revisions are kept."""
-        try:
-            changes.drop_budget(books, name, precondition)
-        except RevisionError as error:
-            raise error.problem() from error
+        changes.drop_budget(books, name, precondition)
 
     return routes

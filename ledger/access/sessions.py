@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -88,6 +88,16 @@ def principal_of_session(books: Books, token: str) -> Principal | None:
         if abs(at - row.last_seen_at) >= _SEEN_NOTED_EVERY:
             row.last_seen_at = at
         return Principal(f"user:{user.id}", "user", user.name, grants_of(session, user, row.provider, row.groups))
+
+
+def users_in_force(books: Books, session_hashes: Collection[str]) -> dict[str, str]:
+    """Of these hashes of sessions those that are in force, and the user of each (user:ID). Unlike a request that is no use of them."""
+    at = now()
+    query = sa.select(UserSession, User).join(User, User.id == UserSession.user_id)
+    asked_rows = query.where(UserSession.session_hash.in_(session_hashes), User.disabled_at.is_(None))
+    with books.database.session() as session:
+        rows = session.execute(asked_rows).all()
+    return {row.session_hash: f"user:{user.id}" for row, user in rows if _is_active(row, at, books.settings.access)}
 
 
 def list_sessions(books: Books) -> list[SessionRow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,15 +15,16 @@ from ledger.access import grants, passwords
 from ledger.access.principals import Grant
 from ledger.access.sessions import end_sessions_of, open_session
 from ledger.access_tables import LoginLink, RoleGrant, User
-from ledger.audit import record
+from ledger.audit import record, terms_digest
 from ledger.books import Books
+from ledger.db import lock_row
 from ledger.errors import ObjectMissingError, UsageError
 from ledger.periods import now
 
 
 @dataclass(frozen=True, slots=True)
 class UserRow:
-    """A user as lists show it; `state` is active, disabled or invited (without a password yet)."""
+    """A user as lists show it; `state` is active, disabled or invited (without a password yet); `revision` stands for roles and state."""
 
     user_id: int
     name: str
@@ -33,6 +34,15 @@ class UserRow:
     state: str
     created_at: datetime
     last_login_at: datetime | None
+    revision: str
+
+
+Check = Callable[[Session, UserRow], None]
+"""Raises where a user is not what a change was made from."""
+
+
+def accept_any(_session: Session, _user: UserRow) -> None:
+    """For changes of whatever is there."""
 
 
 def user_name(text: str) -> str:
@@ -76,15 +86,41 @@ def list_users(books: Books) -> list[UserRow]:
 
 def set_disabled(books: Books, name: str, *, is_disabled: bool, actor: str) -> UserRow:
     """Disables a user, which ends all sessions at once, or enables one again. Raises `UsageError` for the last administrator."""
+    return change_user(books, name, is_disabled=is_disabled, actor=actor)
+
+
+def change_user(
+    books: Books,
+    name: str,
+    *,
+    actor: str,
+    roles: list[Grant] | None = None,
+    is_disabled: bool | None = None,
+    check: Check = accept_any,
+) -> UserRow:
+    """Gives a user these roles and no others, and disables or enables it; what is None stays.
+
+    Raises `UsageError` where that would leave nobody who is administrator.
+    """
     with books.database.session() as session, _an_admin_stays(session):
         user = user_of(session, name)
-        if is_disabled != (user.disabled_at is not None):
-            user.disabled_at = now() if is_disabled else None
-            ended_sessions = end_sessions_of(session, user.id) if is_disabled else 0
-            session.execute(sa.delete(LoginLink).where(LoginLink.user_id == user.id, LoginLink.used_at.is_(None)))
-            action, after = "user.disable" if is_disabled else "user.enable", {"ended_sessions": ended_sessions}
-            record(session, actor, action, f"user:{user.id}", after=after, personal={"name": user.name})
+        lock_row(session, User, user.id)
+        session.refresh(user)
+        check(session, _row(session, user))
+        if roles is not None:
+            _set_roles(session, user, roles, actor)
+        if is_disabled is not None and is_disabled != (user.disabled_at is not None):
+            _set_disabled(session, user, actor, is_disabled=is_disabled)
+        session.flush()
         return _row(session, user)
+
+
+def _set_disabled(session: Session, user: User, actor: str, *, is_disabled: bool) -> None:
+    user.disabled_at = now() if is_disabled else None
+    ended_sessions = end_sessions_of(session, user.id) if is_disabled else 0
+    session.execute(sa.delete(LoginLink).where(LoginLink.user_id == user.id, LoginLink.used_at.is_(None)))
+    action, after = "user.disable" if is_disabled else "user.enable", {"ended_sessions": ended_sessions}
+    record(session, actor, action, f"user:{user.id}", after=after, personal={"name": user.name})
 
 
 def add_grants(books: Books, name: str, roles: list[Grant], *, actor: str) -> UserRow:
@@ -106,14 +142,15 @@ def remove_grants(books: Books, name: str, roles: list[Grant], *, actor: str) ->
 
 def set_grants(books: Books, name: str, roles: list[Grant], *, actor: str) -> UserRow:
     """Gives a user these roles and no others. Raises `UsageError` where that would leave nobody who is administrator."""
-    with books.database.session() as session, _an_admin_stays(session):
-        user = user_of(session, name)
-        held_roles = set(grants.by_holder(session, "user", str(user.id)).get(str(user.id), ()))
-        lost_roles = grants.remove(session, "user", str(user.id), sorted(held_roles - set(roles)))
-        new_roles = grants.add(session, "user", str(user.id), roles, actor=actor, at=now())
-        _record_roles(session, user, "user.revoke", lost_roles, actor)
-        _record_roles(session, user, "user.grant", new_roles, actor)
-        return _row(session, user)
+    return change_user(books, name, roles=roles, actor=actor)
+
+
+def _set_roles(session: Session, user: User, roles: list[Grant], actor: str) -> None:
+    held_roles = set(grants.by_holder(session, "user", str(user.id)).get(str(user.id), ()))
+    lost_roles = grants.remove(session, "user", str(user.id), sorted(held_roles - set(roles)))
+    new_roles = grants.add(session, "user", str(user.id), roles, actor=actor, at=now())
+    _record_roles(session, user, "user.revoke", lost_roles, actor)
+    _record_roles(session, user, "user.grant", new_roles, actor)
 
 
 def find_user(books: Books, name: str) -> UserRow:
@@ -199,13 +236,15 @@ def _record_roles(session: Session, user: User, action: str, roles: list[Grant],
 
 def _row(session: Session, user: User) -> UserRow:
     state = "disabled" if user.disabled_at else "active" if user.password_hash or user.issuer else "invited"
+    roles = grants.by_holder(session, "user", str(user.id)).get(str(user.id), ())
     return UserRow(
         user_id=user.id,
         name=user.name,
         email=user.email,
         issuer=user.issuer,
-        grants=grants.by_holder(session, "user", str(user.id)).get(str(user.id), ()),
+        grants=roles,
         state=state,
         created_at=user.created_at,
         last_login_at=user.last_login_at,
+        revision=terms_digest(grants.terms_of(roles, is_disabled=user.disabled_at is not None)),
     )

@@ -1,4 +1,4 @@
-"""Shared-cost rules: list them with their versions, and preview what other rules would change."""
+"""Shared-cost rules: list them with their versions, set and remove those of the ledger, and preview what other rules would change."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ def add_to(app: typer.Typer) -> None:
     rules = typer.Typer(no_args_is_help=True, help="Shared-cost rules: who pays for what nobody used directly.")
     rules.command("list", epilog="Example: rootcost rules list --format json")(rules_list)
     rules.command("preview", epilog="Example: rootcost rules preview --month 2026-10 --rules proposed.toml")(rules_preview)
+    rules.command("set", epilog="Example: rootcost rules set proposed.toml")(rules_set)
+    rules.command("remove", epilog="Example: rootcost rules remove support")(rules_remove)
     app.add_typer(rules, name="rules")
 
 
@@ -31,18 +33,20 @@ def rules_list(
 ) -> None:
     """List the shared-cost rules in the order in which they are asked, each with its version, and what is wrong with them.
 
-    Costs name their rule as name@version. Rules are written in rootcost.toml as [[attribution.shared]]; the version changes when
-    their terms do.
+    Costs name their rule as name@version; the version changes when the terms do. A rule is written in rootcost.toml as
+    [[attribution.shared]], or set in the ledger with `rootcost rules set` or over the API.
     """
     from api.queries import of_operator
     from attribution.costs import shared_rules
     from attribution.costs.shared_costs import by_priority
+    from ledger.rule_store import settings_in_force, stored_rules
     from rootcost.operations import rules as operations
     from rootcost.terminal import tables
 
     with open_books(home) as books:
         revisions = shared_rules.rule_versions(books)
-        own_rules = by_priority(books.settings.attribution.shared)
+        own_rules = by_priority(settings_in_force(books).attribution.shared)
+        ledger_names = {row.rule.name for row in stored_rules(books)}
         problems = operations.problems(of_operator(books), own_rules, uri="rootcost.toml")
     if history:
         rows: list[dict[str, object]] = [
@@ -56,8 +60,12 @@ def rules_list(
         columns = ["rule", "recorded", "terms"]
     else:
         since = {f"{r.name}@{r.version}": r.recorded_at for r in reversed(revisions)}
-        rows = [_table_row(rule) | {"in use since": since.get(rule.label)} for rule in own_rules]
-        columns = ["rule", "priority", "takes", "splits", "from", "to", "in use since"]
+        rows = [
+            _table_row(rule)
+            | {"in use since": since.get(rule.label), "origin": "ledger" if rule.name in ledger_names else "settings"}
+            for rule in own_rules
+        ]
+        columns = ["rule", "priority", "takes", "splits", "from", "to", "in use since", "origin"]
     if output == "json":
         out_rows(rows)
     elif rows:
@@ -66,7 +74,7 @@ def rules_list(
         say(
             "No rule was put to use yet."
             if history
-            else "No shared-cost rules. They are written in rootcost.toml as [[attribution.shared]]"
+            else "No shared-cost rules. Next: rootcost rules set FILE, or write them in rootcost.toml as [[attribution.shared]]"
         )
     _warn(problems)
 
@@ -77,26 +85,45 @@ def rules_preview(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Proposed rules, TOML with [[shared]] tables. Default: those of rootcost.toml, against what is published.",
+            help="Proposed rules, TOML with [[shared]] tables, instead of all in force. Default: those in force, against what is published.",
             show_default=False,
         ),
+    ] = None,
+    changes_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--set",
+            metavar="FILE",
+            help="Rules that would be set beside those in force, as `rootcost rules set` does.",
+            show_default=False,
+        ),
+    ] = None,
+    removed_names: Annotated[
+        list[str] | None,
+        typer.Option("--remove", metavar="NAME", help="A rule that would be removed; repeatable.", show_default=False),
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="table or json.")] = "table",
     home: Home = None,
 ) -> None:
     """Show what a month would cost each team under other shared-cost rules. Nothing is published.
 
-    With --rules both sides are drawn from the same facts, so the changes of a currency sum to 0. By effective cost.
+    With --rules, --set or --remove both sides are drawn from the same facts, so the changes of a currency sum to 0. By effective cost.
     """
     from api.queries import of_operator
+    from ledger.errors import UsageError
     from ledger.settings import read_rules
-    from rootcost.operations.rules import compare
+    from rootcost.operations.rules import compare, with_changes
     from rootcost.terminal import tables
 
+    if rules is not None and (changes_file or removed_names):
+        raise UsageError("goes without --set and --remove", where="--rules", remedy="name one or the other")
     with open_books(home) as books:
+        whole = of_operator(books)
         proposed_rules = None if rules is None else read_rules(rules)
+        if changes_file or removed_names:
+            proposed_rules = with_changes(whole, read_rules(changes_file) if changes_file else [], removed_names or [])
         with steps(), attribution_lock(books):
-            comparison = compare(of_operator(books), month, proposed_rules, uri=str(rules or "rootcost.toml"))
+            comparison = compare(whole, month, proposed_rules, uri=str(rules or changes_file or "rootcost.toml"))
         frame, problems = comparison.frame, comparison.problems
     if output == "json":
         out_rows(frame.iter_rows(named=True))
@@ -106,6 +133,42 @@ def rules_preview(
     else:
         out("Nothing would change.")
     _warn(problems)
+
+
+def rules_set(
+    file: Annotated[Path, typer.Argument(help="Rules, TOML with [[shared]] tables.", show_default=False)], home: Home = None
+) -> None:
+    """Set rules in the ledger: those of a known name are changed, others are added; all of the file or none.
+
+    `rootcost rules preview --set FILE` shows before what that would change. Rules that rootcost.toml has are changed there.
+    """
+    from api.queries import of_operator
+    from ledger.settings import read_rules
+    from rootcost.operations import rules as operations
+
+    with open_books(home) as books:
+        whole, rules = of_operator(books), read_rules(file)
+        changes = operations.put(whole, rules)
+        problems = operations.problems(whole, rules, uri=str(file))
+    for rule, is_change in zip(rules, changes, strict=True):
+        out(f"{rule.label} {'is set' if is_change else 'was set already'}")
+    _warn(problems)
+    if any(changes):
+        say("Next: rootcost attribute, unless the service is running")
+
+
+def rules_remove(
+    name: Annotated[str, typer.Argument(help="Name of the rule, from `rootcost rules list`.", show_default=False)],
+    home: Home = None,
+) -> None:
+    """Remove a rule from the ledger. What it said stays in its history; to end it on a day, set its valid_to."""
+    from api.queries import of_operator
+    from rootcost.operations import rules as operations
+
+    with open_books(home) as books:
+        operations.remove(of_operator(books), name)
+    out(f"{name} is removed")
+    say("Next: rootcost attribute, unless the service is running")
 
 
 def _table_row(rule: SharedRule) -> dict[str, object]:

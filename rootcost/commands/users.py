@@ -26,7 +26,7 @@ Role = Annotated[
 Url = Annotated[
     str,
     typer.Option(
-        "--url", help="Where people reach the API. Default: serve.public_url, else serve.host and serve.port.", show_default=False
+        "--url", help="Where people reach the API. Default: serve.public_url, else where the service runs.", show_default=False
     ),
 ]
 
@@ -154,9 +154,13 @@ def _show_link(address: str, output: str, fields: dict[str, Any], purpose: str) 
 
 
 def _address(books: Books, url: str, token: str) -> str:
+    """Where the link leads: where people reach the API, else where the running service answers, else where one would by the settings."""
+    from ledger.locks import served_at
+
     serve = books.settings.serve
     host = f"[{serve.host}]" if ":" in serve.host else serve.host
-    return f"{url.rstrip('/') or serve.public_url or f'http://{host}:{serve.port}'}/setup?token={token}"
+    origin = url.rstrip("/") or serve.public_url or served_at(books.home) or f"http://{host}:{serve.port}"
+    return f"{origin}/setup?token={token}"
 
 
 def _shown(row: Any) -> dict[str, Any]:

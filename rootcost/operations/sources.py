@@ -22,6 +22,7 @@ from api.models import (
     SourceTerms,
     SourceTest,
 )
+from api.preconditions import NOTHING_EXPECTED, Precondition, RevisionError
 from api.queries.gate import WholeBooks
 from ledger import sources as configured_sources
 from ledger.addresses import is_under, masked
@@ -30,6 +31,8 @@ from ledger.errors import UsageError
 from ledger.periods import now, parse_instant
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from ingest.source import Source, Window
 
 log = logging.getLogger("rootcost.sources")
@@ -52,33 +55,52 @@ def add(books: WholeBooks, source: NewSource) -> SourceStatus:
     return queries.source(books, row.name)
 
 
-def change(books: WholeBooks, name: str, terms: SourceTerms) -> SourceStatus:
-    """Gives a source other terms; its kind and what it brought stay."""
+def change(books: WholeBooks, name: str, terms: SourceTerms, precondition: Precondition = NOTHING_EXPECTED) -> SourceStatus:
+    """Gives a source other terms; its kind and what it brought stay. Raises `RevisionError` if it has not the expected ones."""
     from ingest.sources import by_name
 
     kind = by_name(configured_sources.find(books.whole, name).source)
-    configured_sources.change(books.whole, name, _terms(books, kind, terms), actor=books.principal.id)
+    new_terms, check = _terms(books, kind, terms), _check(precondition)
+    configured_sources.change(books.whole, name, new_terms, actor=books.principal.id, check=check)
     return queries.source(books, name)
 
 
-def reschedule(books: WholeBooks, name: str, change: ScheduleChange) -> ScheduleEntry:
-    """Changes when a source is read, pauses it or goes on."""
-    source = configured_sources.find(books.whole, name)
+def reschedule(
+    books: WholeBooks, name: str, change: ScheduleChange, precondition: Precondition = NOTHING_EXPECTED
+) -> ScheduleEntry:
+    """Changes when a source is read, pauses it or goes on. Raises `RevisionError` if it has not the expected terms."""
+    source, check = configured_sources.find(books.whole, name), _check(precondition)
     if change.cron is not None:
         if not source.uris:
             raise _only_watched(name)
         terms = configured_sources.Terms(
             source.uris, source.scope, change.cron, _longest_pause(change.cron), timedelta(seconds=source.lag_seconds)
         )
-        configured_sources.change(books.whole, name, terms, actor=books.principal.id)
+        configured_sources.change(books.whole, name, terms, actor=books.principal.id, check=check)
+        check = configured_sources.accept_any  # what follows is of the same request
     if change.paused is not None:
-        configured_sources.pause(books.whole, name, paused=change.paused, actor=books.principal.id)
+        configured_sources.pause(books.whole, name, paused=change.paused, actor=books.principal.id, check=check)
     return queries.schedule_entry(configured_sources.find(books.whole, name))
 
 
-def remove(books: WholeBooks, name: str) -> None:
-    """Takes a source off the schedule. What it brought, and the history of its runs, stay."""
-    configured_sources.remove(books.whole, name, actor=books.principal.id)
+def remove(books: WholeBooks, name: str, precondition: Precondition = NOTHING_EXPECTED) -> None:
+    """Takes a source off the schedule. What it brought, and the history of its runs, stay. Raises `RevisionError` as the others do."""
+    configured_sources.remove(books.whole, name, actor=books.principal.id, check=_check(precondition))
+
+
+def _check(precondition: Precondition) -> configured_sources.Check:
+    """Raises `RevisionError`, with both versions, unless a source has the expected terms."""
+
+    def check(session: Session, source: ConfiguredSource) -> None:
+        if precondition.holds(configured_sources.revision(source)):
+            return
+        raise RevisionError(
+            source.name,
+            expected_version=configured_sources.earlier_terms(session, source.name, precondition.versions),
+            current_version=configured_sources.terms_of(source),
+        )
+
+    return check
 
 
 def test(books: WholeBooks, draft: SourceDraft) -> list[SourceTest]:

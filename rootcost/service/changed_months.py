@@ -60,16 +60,17 @@ def within(months: Iterable[str], start: str, end: str, *, timezone: str) -> lis
 def input_fingerprints(books: Books) -> dict[str, str]:
     """Fingerprints of all inputs of attribution: facts by month, and under ``*`` what applies to every month.
 
-    That is the registry, the price book and the settings of attribution.
+    That is the registry, the price book and the settings of attribution with the rules of the ledger.
     """
     import sqlalchemy as sa
 
     from ledger.db import Owner
+    from ledger.rule_store import settings_in_force
     from ledger.tables import PRICES
 
     with books.database.session() as session:
         owners = session.execute(sa.select(sa.func.count(Owner.id), sa.func.max(Owner.recorded_at))).one()
-    settings = books.settings
+    settings = settings_in_force(books)
     common_inputs = [
         str(tuple(owners)),
         books.store.fingerprint(PRICES),

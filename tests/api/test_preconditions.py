@@ -1,4 +1,4 @@
-"""Two people change one budget: the second is told what the first changed, and nothing is overwritten unseen."""
+"""Two people change one thing: the second is told what the first changed, and nothing is overwritten unseen. Rules: tests/api/routes/test_rules.py."""
 
 from __future__ import annotations
 
@@ -90,3 +90,87 @@ def test_of_changes_at_once_one_is_made(http: Any) -> None:
         )
     assert statuses == [200, 412, 412, 412]
     assert http.get("/v1/budgets/busy").json()["revision"] == 2
+
+
+def change_twice(
+    http: Any, method: str, address: str, read_address: str, bodies: tuple[Any, Any], revision: str = "revision"
+) -> Any:
+    """Two people read something and change it one after the other; returns the problem that the second is told."""
+    seen_version = http.get(read_address, headers=AUTHOR)
+    tag = seen_version.headers["ETag"]
+    assert tag == f'"{seen_version.json()[revision]}"'
+    assert http.request(method, address, json=bodies[0], headers=AUTHOR).json()["type"] == "/problems/precondition-needed"
+    first = http.request(method, address, json=bodies[0], headers=AUTHOR | {"If-Match": tag})
+    assert first.status_code == 200, first.text
+    assert first.headers["ETag"] not in (tag, "")
+    assert http.get(read_address, headers=AUTHOR).headers["ETag"] == first.headers["ETag"]
+    second = http.request(method, address, json=bodies[1], headers=AUTHOR | {"If-Match": tag})
+    assert (second.status_code, second.json()["type"]) == (412, "/problems/changed-meanwhile"), second.text
+    assert http.get(read_address, headers=AUTHOR).headers["ETag"] == first.headers["ETag"], "nothing was overwritten"
+    unknown = http.request(method, address, json=bodies[1], headers=AUTHOR | {"If-Match": '"0000"'})
+    assert (unknown.status_code, unknown.json().get("expected")) == (412, None if revision == "revision" else {"version": "0000"})
+    return second.json()
+
+
+def test_terms_and_schedule_of_a_source(http: Any) -> None:
+    new_source = {"name": "bill", "source": "aws-cur", "addresses": ["s3://billing/a/"], "cron": "@daily"}
+    tag = http.post("/v1/sources", json=new_source, headers=AUTHOR).headers["ETag"]
+    terms = {"addresses": ["s3://billing/b/"], "cron": "@hourly"}, {"addresses": ["s3://billing/c/"]}
+    problem = change_twice(http, "PUT", "/v1/sources/bill", "/v1/sources/bill", terms)
+    assert (problem["expected"]["uris"], problem["current"]["uris"]) == (["s3://billing/a/"], ["s3://billing/b/"])
+    pauses = {"paused": True}, {"paused": True, "cron": "@weekly"}
+    problem = change_twice(http, "PATCH", "/v1/schedule/bill", "/v1/sources/bill", pauses)
+    assert [problem[side]["paused"] for side in ("expected", "current")] == [False, True]
+    entry = http.patch("/v1/schedule/bill", json={"paused": False, "cron": "@weekly"}, headers=AUTHOR | {"If-Match": "*"}).json()
+    assert (entry["paused"], entry["cron"]) == (False, "@weekly")
+    assert http.delete("/v1/sources/bill", headers=AUTHOR).status_code == 428
+    assert http.delete("/v1/sources/bill", headers=AUTHOR | {"If-Match": tag}).status_code == 412
+    assert http.delete("/v1/sources/bill", headers=AUTHOR | {"If-Match": f'"{entry["revision"]}"'}).status_code == 204
+
+
+def test_of_changes_of_a_source_at_once_one_is_made(http: Any) -> None:
+    """A source has no numbered revisions: its row is locked while it is compared."""
+    new_source = {"name": "busy", "source": "aws-cur", "addresses": ["s3://billing/a/"]}
+    seen_version = {"If-Match": http.post("/v1/sources", json=new_source, headers=AUTHOR).headers["ETag"]}
+
+    def change(number: int) -> int:
+        terms = {"addresses": [f"s3://billing/{number}/"]}
+        return int(http.put("/v1/sources/busy", json=terms, headers=AUTHOR | seen_version).status_code)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(change, range(4))) == [200, 412, 412, 412]
+
+
+def test_roles_and_state_of_a_person(http: Any) -> None:
+    person = http.post("/v1/users", json={"name": "ada", "grants": ["viewer:Care"]}, headers=AUTHOR).json()["user"]
+    address = f"/v1/users/{person['user_id']}"
+    problem = change_twice(http, "PATCH", address, address, ({"grants": ["finance", "viewer:Care"]}, {"grants": ["viewer"]}))
+    assert problem["expected"] == {"grants": ["viewer:Care"], "disabled": False}
+    assert problem["current"] == {"grants": ["finance", "viewer:Care"], "disabled": False}
+    problem = change_twice(http, "PATCH", address, address, ({"disabled": True}, {"grants": ["viewer"]}))
+    assert [problem[side]["disabled"] for side in ("expected", "current")] == [False, True]
+
+
+def test_a_price_list_goes_into_the_book_that_it_was_compared_with(http: Any) -> None:
+    head = "provider,model,meter,unit,rate,currency,valid_from\nacme,big,input_tokens,1M tokens,"
+    kind = AUTHOR | {"Content-Type": "text/csv"}
+
+    def enter(rate: str, **options: Any) -> Any:
+        condition = {"If-Match": tag} if (tag := options.pop("tag", "")) else {}
+        content = f"{head}{rate},USD,2026-10-01\n"
+        return http.post("/v1/prices/import", content=content, params=options, headers=kind | condition)
+
+    trial = enter("2.00", preview=True)
+    assert enter("2.00").status_code == 428
+    assert trial.headers["ETag"] == http.get("/v1/price-book", headers=AUTHOR).headers["ETag"]
+    assert enter("2.00", tag=trial.headers["ETag"]).json()["added"] == 1
+    late_import = enter("2.50", tag=trial.headers["ETag"])
+    assert (late_import.status_code, late_import.json()["expected"]) == (412, {"version": trial.json()["version"]})
+    assert late_import.json()["current"]["rates"] == 1
+    doubtful = enter("200", tag=http.get("/v1/price-book", headers=AUTHOR).headers["ETag"])
+    assert doubtful.json()["staged"] == 1
+    for verb in ("reject", "accept"):
+        answer = http.post(f"/v1/prices/staged/{verb}", json={}, headers=AUTHOR | {"If-Match": trial.headers["ETag"]})
+        assert answer.status_code == 412
+    decision = http.post("/v1/prices/staged/reject", json={}, headers=AUTHOR | {"If-Match": doubtful.headers["ETag"]}).json()
+    assert (decision["decided"], decision["staged"]) == (1, 0)

@@ -15,6 +15,8 @@ from api.queries.gate import WHOLE, published, scan_runs
 from ledger import code, registry
 from ledger.db import Run
 from ledger.plurals import counted
+from ledger.rule_store import settings_in_force
+from ledger.settings import SharedRule
 from ledger.tables import BALANCE, CHARGES, COST_CLASSES, PRICES
 
 _RULES: Mapping[str, str] = {
@@ -45,19 +47,19 @@ def class_step(figure: Figure) -> Step:
         pl.col("method").drop_nulls().unique().sort(),
     )
     rules = list(dict.fromkeys(row["rule"] for row in groups.top if row["rule"]))
+    rules_in_force = {rule.label: rule for rule in reversed(settings_in_force(figure.books.whole).attribution.shared)}
     return Step(
         step="class",
         rule=", ".join(rules) or "RA-2",
         sentence="Every part has one cost class, set by one rule.",
-        parts=[_class_part(figure, row) for row in groups.top],
+        parts=[_class_part(figure, row, rules_in_force.get(row["rule"] or "")) for row in groups.top],
         rest=groups.remainder(),
         sum=groups.sum,
     )
 
 
-def _class_part(figure: Figure, row: dict[str, Any]) -> Part:
+def _class_part(figure: Figure, row: dict[str, Any], shared_rule: SharedRule | None) -> Part:
     name = row["rule"] or ""
-    shared_rule = next((rule for rule in figure.books.settings.attribution.shared if rule.label == name), None)
     facts = {key: row[key] for key in ("cost_class", "basis", "rule", "reason", "charge_category")}
     description = _RULES.get(name, _CLASSES.get(row["cost_class"], ""))
     by_rule = row["cost_class"] == "shared" or "@" in name
@@ -70,7 +72,7 @@ def _class_part(figure: Figure, row: dict[str, Any]) -> Part:
             if figure.books.sees_all:  # its weights name other teams
                 facts["shared_rule"] = shared_rule.model_dump(mode="json", exclude_defaults=True)
         else:
-            description += ", which is no longer in the settings in this version"
+            description += ", which is no longer in force in this version"
     because = f" ({text.reason(row['reason'])})" if row["reason"] else ""
     sentence = f"{text.dollars(row)} is {row['cost_class']}{because}: {description}"
     return text.part(sentence, row, **facts)

@@ -20,6 +20,8 @@ from ledger.settings_sections import OidcProvider
 from tests.support.api_examples import reach
 from tests.support.people import BROWSER, PASSWORD, add_person, cheap_passwords, log_in
 
+ANY = {"If-Match": "*"}
+
 
 @pytest.fixture(scope="module")
 def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
@@ -63,14 +65,14 @@ def test_a_person_is_added_changed_and_kept_out(books: Books, http: httpx.Client
     assert http.post("/setup", data=form, headers=BROWSER, follow_redirects=False).status_code == 303
     cookie = {"Authorization": "", "Cookie": f"rootcost_session={http.cookies['rootcost_session']}"}
     http.cookies.clear()
-    new_state = http.patch(address, json={"grants": ["finance", "viewer:Data"]})
+    new_state = http.patch(address, json={"grants": ["finance", "viewer:Data"]}, headers=ANY)
     assert new_state.json()["grants"] == ["finance", "viewer:Data"]
     assert http.post(f"{address}/link").json()["purpose"] == "reset"
-    assert http.patch(address, json={"disabled": True}).json()["state"] == "disabled"
+    assert http.patch(address, json={"disabled": True}, headers=ANY).json()["state"] == "disabled"
     http.app.state.authenticator.forget_session(cookie["Cookie"].partition("=")[2])  # type: ignore[attr-defined]
     assert http.get("/v1/me", headers=cookie).status_code == 401
     assert http.post(f"{address}/link").status_code == 403
-    assert http.patch(address, json={"disabled": False}).json()["state"] == "active"
+    assert http.patch(address, json={"disabled": False}, headers=ANY).json()["state"] == "active"
     assert http.delete(f"{address}/sessions").status_code == 204
     assert actions(books, f"user:{user['user_id']}") == [
         "user.add", "user.link", "user.password", "access.login", "user.revoke", "user.grant", "user.link", "user.disable", "user.enable", "user.log-out",
@@ -123,14 +125,25 @@ def test_a_person_sees_and_ends_its_own_sessions_an_administrator_all(books: Boo
 def test_roles_and_roles_of_groups(books: Books, http: httpx.Client) -> None:
     assert "people:write" in next(row for row in http.get("/v1/roles").json()["rows"] if row["role"] == "admin")["permissions"]
     change = {"provider": "company", "group": "care/leads", "grants": ["viewer:Care", "platform:Care"]}
-    assert http.put("/v1/group-roles", json=change).json()["grants"] == ["platform:Care", "viewer:Care"]
-    assert http.put("/v1/group-roles", json=change | {"grants": ["viewer:Care"]}).json()["grants"] == ["viewer:Care"]
-    assert http.get("/v1/group-roles").json()["rows"] == [
-        {"provider": "company", "group": "care/leads", "grants": ["viewer:Care"]}
-    ]
-    assert http.put("/v1/group-roles", json=change | {"grants": []}).json()["grants"] == []
-    assert http.get("/v1/group-roles?format=csv").text.splitlines() == ["provider,group,grants"]
+    assert http.put("/v1/group-roles", json=change, headers=ANY).json()["grants"] == ["platform:Care", "viewer:Care"]
+    assert http.put("/v1/group-roles", json=change | {"grants": ["viewer:Care"]}, headers=ANY).json()["grants"] == ["viewer:Care"]
+    (row,) = http.get("/v1/group-roles").json()["rows"]
+    assert row == {"provider": "company", "group": "care/leads", "grants": ["viewer:Care"], "revision": row["revision"]}
+    assert http.put("/v1/group-roles", json=change | {"grants": []}, headers=ANY).json()["grants"] == []
+    assert http.get("/v1/group-roles?format=csv").text.splitlines() == ["provider,group,grants,revision"]
     assert actions(books, "company/care/leads") == ["role.map", "role.unmap", "role.unmap"]
+
+
+def test_roles_of_a_group_are_changed_as_they_were_seen(http: httpx.Client) -> None:
+    change = {"provider": "company", "group": "leads", "grants": ["viewer"]}
+    none_yet = http.put("/v1/group-roles", json=change | {"grants": []}, headers=ANY).headers["ETag"]
+    assert http.put("/v1/group-roles", json=change, headers={"If-Match": none_yet}).status_code == 200
+    late_change = http.put("/v1/group-roles", json=change | {"grants": ["finance"]}, headers={"If-Match": none_yet})
+    assert (late_change.status_code, late_change.json()["expected"]["grants"]) == (412, [])
+    (row,) = http.get("/v1/group-roles").json()["rows"]
+    assert late_change.json()["current"]["grants"] == row["grants"] == ["viewer"]
+    seen = {"If-Match": f'"{row["revision"]}"'}
+    assert http.put("/v1/group-roles", json=change | {"grants": ["finance"]}, headers=seen).json()["grants"] == ["finance"]
 
 
 @pytest.mark.parametrize(("method", "address", "body", "status"), [
@@ -151,7 +164,7 @@ def test_roles_and_roles_of_groups(books: Books, http: httpx.Client) -> None:
     ("PUT", "/v1/group-roles", {"provider": "nobody", "group": "x", "grants": ["viewer"]}, 400),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(http: httpx.Client, method: str, address: str, body: Any, status: int) -> None:
-    answer = http.request(method, address, json=body)
+    answer = http.request(method, address, json=body, headers=ANY)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
 

@@ -82,6 +82,24 @@ def test_the_registry_is_tried_entered_and_told_as_it_was(books: Books, http: ht
     assert actors(books, "registry.import") == ["key agents.csv", "key agent support-bot"]
 
 
+def test_problems_of_a_registry_file_stay_until_it_is_mended(http: httpx.Client) -> None:
+    """As with the command; a preview leaves them as they are."""
+
+    def stored_problems() -> list[tuple[str, str, str]]:
+        rows = http.get("/v1/problems?source=registry").json()["rows"]
+        return [(row["file"], row["line"], row["field"]) for row in rows]
+
+    def send_teamless(query: str) -> None:
+        assert send(http, f"/v1/agents/import?name=teams.csv{query}", "agent,team\nlonely,\n")["problems"]
+
+    send_teamless("&preview=true")
+    assert stored_problems() == []
+    send_teamless("")
+    assert stored_problems() == [("teams.csv", "line 2", "team")]
+    send(http, "/v1/agents/import?name=teams.csv", "agent,team\nlonely,Care\n")
+    assert stored_problems() == []
+
+
 @pytest.mark.parametrize(
     ("entry", "status", "place"),
     [

@@ -15,6 +15,7 @@ from ledger.books import Books
 from ledger.db import Audit
 from tests.support.api_examples import reach
 
+ANY = {"If-Match": "*"}
 HEAD = "provider,model,meter,unit,rate,currency,valid_from\n"
 FIRST = f"{HEAD}acme,big,input_tokens,1M tokens,2.00,USD,2026-10-01\nacme,big,output_tokens,1M tokens,8.00,USD,2026-10-01\n"
 SECOND = f"{HEAD}acme,big,input_tokens,1M tokens,2.50,USD,2026-11-01\nacme,big,output_tokens,1M tokens,800,USD,2026-11-01\n"
@@ -39,7 +40,7 @@ def http(books: Books) -> Iterator[httpx.Client]:
 
 
 def send(http: httpx.Client, content: str, kind: str = "text/csv", **options: Any) -> httpx.Response:
-    return http.post("/v1/prices/import", content=content.encode(), params=options, headers={"Content-Type": kind})
+    return http.post("/v1/prices/import", content=content.encode(), params=options, headers={"Content-Type": kind} | ANY)
 
 
 def test_lists_are_compared_entered_and_decided_about(books: Books, http: httpx.Client) -> None:
@@ -47,7 +48,8 @@ def test_lists_are_compared_entered_and_decided_about(books: Books, http: httpx.
     trial = send(http, FIRST, preview=True, **options).json()
     assert (trial["preview"], trial["added"], trial["staged"]) == (True, 2, 0)
     assert http.get("/v1/prices").json()["total"] == 0
-    assert send(http, FIRST, **options).json() == trial | {"preview": False}
+    result = send(http, FIRST, **options).json()
+    assert result == trial | {"preview": False, "version": result["version"]}
     assert send(http, FIRST, **options).json()["unchanged"] == 2
 
     result = send(http, SECOND, **options).json()
@@ -59,8 +61,12 @@ def test_lists_are_compared_entered_and_decided_about(books: Books, http: httpx.
 
     inputs = http.get("/v1/prices", params={"model": "BIG", "meter": "input_tokens"}).json()["rows"]
     assert [(row["rate"], (row["until"] or "")[:10]) for row in inputs] == [("0.000002", "2026-11-01"), ("0.0000025", "")]
-    assert http.post("/v1/prices/staged/reject", json={"model": "small"}).json() == {"decided": 0, "staged": 1}
-    assert http.post("/v1/prices/staged/accept", json={"book": "acme"}).json() == {"decided": 1, "staged": 0}
+    book = http.get("/v1/price-book").json()
+    rejection = http.post("/v1/prices/staged/reject", json={"model": "small"}, headers=ANY).json()
+    assert rejection == {"decided": 0, "staged": 1, "version": book["version"]}
+    accepted = http.post("/v1/prices/staged/accept", json={"book": "acme"}, headers=ANY).json()
+    assert (accepted["decided"], accepted["staged"]) == (1, 0)
+    assert accepted["version"] != book["version"]
     assert http.get("/v1/prices").json()["total"] == 4
     with books.database.session() as session:
         rows = session.scalars(sa.select(Audit).where(Audit.action.like("prices.%")).order_by(Audit.sequence)).all()

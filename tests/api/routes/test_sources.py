@@ -21,6 +21,8 @@ from ledger.locks import exclusive, lock_of
 from tests.support.api_examples import reach
 from tests.support.cli_books import write_files
 
+ANY = {"If-Match": "*"}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -82,14 +84,15 @@ def test_a_source_from_its_test_to_its_end(books: Books, http: httpx.Client, fol
     assert (backfill["cause"], backfill["since"], backfill["until"]) == ("backfill", "2026-09-01", "2026-10-01")
     ended_run(http, "bill", backfill["run"])
 
-    new_terms = http.put("/v1/sources/bill", json={"addresses": [str(folder / "*.csv")], "cron": "@hourly"}).json()
+    body, seen = {"addresses": [str(folder / "*.csv")], "cron": "@hourly"}, {"If-Match": f'"{source["revision"]}"'}
+    new_terms = http.put("/v1/sources/bill", json=body, headers=seen).json()
     assert (new_terms["addresses"], new_terms["cron"]) == ([str(folder / "*.csv")], "@hourly")
     assert new_terms["revision"] != source["revision"]
-    entry = http.patch("/v1/schedule/bill", json={"paused": True}).json()
+    entry = http.patch("/v1/schedule/bill", json={"paused": True}, headers=ANY).json()
     assert (entry["paused"], entry["cron"], entry["longest_pause_seconds"]) == (True, "@hourly", 3600)
-    assert http.patch("/v1/schedule/bill", json={"paused": False, "cron": "@daily"}).json()["cron"] == "@daily"
+    assert http.patch("/v1/schedule/bill", json={"paused": False, "cron": "@daily"}, headers=ANY).json()["cron"] == "@daily"
     assert [row["cron"] for row in http.get("/v1/schedule").json()["rows"]] == ["@daily"]
-    assert http.delete("/v1/sources/bill").status_code == 204
+    assert http.delete("/v1/sources/bill", headers=ANY).status_code == 204
     assert http.get("/v1/sources/bill").status_code == 404
     assert http.get("/v1/sources/bill/runs").json()["total"] == 2, "its history stays"
     assert changes(books, "bill") == [
@@ -124,7 +127,7 @@ def test_what_cannot_be_names_field_and_remedy(
 ) -> None:
     if not sources.list_sources(books):
         assert http.post("/v1/sources", json={"name": "live", "source": "otlp"}).status_code == 201
-    answer = http.request(method, f"/v1/sources{path}", json=body)
+    answer = http.request(method, f"/v1/sources{path}", json=body, headers=ANY)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
     problem = answer.json()
     assert problem["where"] == place or not place
@@ -137,7 +140,7 @@ def test_a_kind_is_read_by_one_at_a_time(books: Books, http: httpx.Client, folde
     with exclusive(lock_of(books, "source-focus")):
         answer = http.post("/v1/sources/busy/runs", json={})
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/busy"), answer.text
-    assert http.delete("/v1/sources/busy").status_code == 204
+    assert http.delete("/v1/sources/busy", headers=ANY).status_code == 204
 
 
 def test_kinds_tell_what_they_need(http: httpx.Client) -> None:
