@@ -31,6 +31,7 @@ from api.receivers import Receivers
 from api.routes import (
     access,
     audit,
+    budgets,
     forecasts,
     imports,
     login,
@@ -43,7 +44,6 @@ from api.routes import (
     rules,
     sources,
     state,
-    write,
 )
 from api.security_headers import SecurityHeaders
 from ledger import disk
@@ -93,6 +93,7 @@ def create_app(
     changing = [Depends(bearer), *strict_document]
     app.include_router(read.router(books.settings), dependencies=strict_document)
     app.include_router(state.router(books.settings, receiver_spool), dependencies=strict_document)
+    app.include_router(budgets.reading(books.settings), dependencies=strict_document)
     app.include_router(imports.reading(), dependencies=strict_document)
     app.include_router(rules.reading(operations.rules), dependencies=strict_document)
     app.include_router(prices.reading(operations.prices), dependencies=strict_document)
@@ -102,7 +103,7 @@ def create_app(
     app.include_router(people.router(), dependencies=changing)
     app.include_router(audit.router(), dependencies=strict_document)
     app.include_router(problem_types.router(), dependencies=[strict])
-    app.include_router(write.router(), dependencies=changing)
+    app.include_router(budgets.writing(), dependencies=changing)
     app.include_router(imports.writing(), dependencies=changing)
     app.include_router(prices.writing(operations.prices), dependencies=changing)
     app.include_router(rules.writing(operations.rules), dependencies=changing)

@@ -1,21 +1,26 @@
-"""Changes of budgets. A change adds a new revision and an audit row in the same transaction; nothing is overwritten."""
+"""Changes of budgets over the API and the command line: who may make them, from which version, and whether they need a second person."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from api.models import Budget, BudgetChange, NewBudget
+from api.models import Budget, BudgetChange, Decision, NewBudget
 from api.preconditions import NOTHING_EXPECTED, Precondition, RevisionError
-from api.queries import budgets
+from api.queries.budgets import budgets
 from api.queries.gate import ScopedBooks
 from api.queries.own_names import OwnNames
-from ledger import db, money
-from ledger.audit import record
-from ledger.errors import DeniedError, ObjectMissingError, UsageError
+from ledger import db
+from ledger.budgets import approvals, nesting, revisions
+from ledger.budgets.revisions import Change
+from ledger.budgets.spend import require_rate
+from ledger.budgets.terms import Terms, parse_terms, terms_of
+from ledger.errors import DeniedError, UsageError
+from ledger.exchange_rates import Exchange
 from ledger.periods import now
+
+_ABOUT_CHANGE: Final = ("scope", "scope_name", "parent", "valid_from", "raised_until", "reason", "rename")
 
 
 class BudgetExistsError(UsageError):
@@ -26,109 +31,150 @@ def add_budget(books: ScopedBooks, budget: NewBudget) -> Budget:
     """Creates a budget. Raises `BudgetExistsError` if one of that name is in force."""
 
     def add(session: Session) -> None:
-        revision = _newest(session, budget.name)
-        if revision is not None and not revision.deleted:
+        existing = revisions.find(session, budget.name)
+        if existing is not None and existing.ended_at is None:
             raise BudgetExistsError(
                 "a budget of that name is in force",
                 where=budget.name,
                 remedy=f"change it with PUT /v1/budgets/{budget.name}, or choose another name",
             )
-        _revise(books, session, budget.name, budget, revision)
+        _add(books, session, budget.name, budget, existing)
 
     books.whole.database.change(add)
     return _shown(books, budget.name)
 
 
 def change_budget(books: ScopedBooks, name: str, change: BudgetChange, precondition: Precondition = NOTHING_EXPECTED) -> Budget:
-    """Changes a budget, or creates it if there is none. Raises `RevisionError` if it is not what `precondition` expects."""
-    books.whole.database.change(lambda session: _revise(books, session, name, change, _newest(session, name), precondition))
-    return _shown(books, name)
+    """Changes a budget, or creates it if there is none. A raise that needs a second person is recorded as a request: `pending` of the answer.
+
+    Raises `RevisionError` if the budget is not what is expected.
+    """
+
+    def revise(session: Session) -> None:
+        budget = revisions.find(session, name)
+        _require(books, session, name, budget, precondition)
+        if budget is None or budget.ended_at is not None:
+            _add(books, session, name, change, budget)
+            return
+        current = revisions.newest(session, budget)
+        _need(books, name, current.scopes)
+        terms = _changed(books, session, change, terms_of(current).model_copy(update={"amount": current.limit(now())}))
+        note = _note(books, change)
+        if approvals.needs_second_person(books.settings.budgets, books.principal, current.limit(now()), terms.amount):
+            approvals.ask(session, budget, terms, note, books.settings.budgets)
+            return
+        _require_free(session, terms.name, budget)
+        revisions.revise(session, budget, terms, note)
+        _require_fit(books, session, budget.budget_id)
+
+    books.whole.database.change(revise)
+    return _shown(books, name, change.rename)
 
 
-def drop_budget(books: ScopedBooks, name: str, precondition: Precondition = NOTHING_EXPECTED) -> None:
-    """Ends a budget. Raises `ObjectMissingError` if none of that name is in force, `RevisionError` if it is not what `precondition` expects."""
+def drop_budget(books: ScopedBooks, name: str, precondition: Precondition = NOTHING_EXPECTED, *, reason: str = "") -> None:
+    """Ends a budget. Raises `ObjectMissingError` if none of that name is in force, `RevisionError` if it is not what is expected."""
 
     def drop(session: Session) -> None:
-        revision = _newest(session, name)
-        if revision is None or revision.deleted:
-            raise ObjectMissingError("no such budget", where=name, remedy="GET /v1/budgets lists them")
-        _need(books, name, revision.scope, revision.scope_name)
-        _require(books, session, name, revision, precondition)
-        fields = {
-            column: getattr(revision, column)
-            for column in ("name", "scope", "scope_name", "period", "amount", "currency", "view")
-        }
-        session.add(db.Budget(**fields, revision=revision.revision + 1, recorded_at=now(), deleted=True))
-        record(session, books.principal.id, "budget.drop", name, before=_told(revision))
+        budget = revisions.require(session, name)
+        _need(books, name, revisions.newest(session, budget).scopes)
+        _require(books, session, name, budget, precondition)
+        children = [node.terms.name for node in nesting.tree(session).values() if node.terms.parent_id == budget.budget_id]
+        if children:
+            raise UsageError(
+                f"budgets are parts of it: {', '.join(sorted(children))}",
+                where=name,
+                remedy="end them first, or give them another parent",
+            )
+        revisions.end(session, budget, Change(books.principal.id, reason))
 
     books.whole.database.change(drop)
 
 
-def _require(books: ScopedBooks, session: Session, name: str, current: db.Budget | None, precondition: Precondition) -> None:
-    """Raises `RevisionError` unless the budget in force is what `precondition` expects. Of versions only those that the principal may see are told."""
-    current = None if current is None or current.deleted else current
+def decide(books: ScopedBooks, request_id: str, decision: Decision) -> Budget:
+    """Approves or refuses a raise that awaits a second person."""
+    decided: list[str] = []
+
+    def settle(session: Session) -> None:
+        request = approvals.require_request(session, request_id)
+        _need(books, str(request.terms["name"]), request.terms["scopes"])
+        budget = approvals.decide(
+            session, request, books.principal, books.settings.budgets, approve=decision.approve, reason=decision.reason
+        )
+        _require_fit(books, session, budget.budget_id)
+        decided[:] = [budget.name]
+
+    books.whole.database.change(settle)
+    return _shown(books, decided[0])
+
+
+def _require(books: ScopedBooks, session: Session, name: str, budget: db.Budget | None, precondition: Precondition) -> None:
+    """Raises `RevisionError` unless the budget in force is what is expected. Of versions only those that the principal may see are told."""
+    current = None if budget is None or budget.ended_at is not None else budget
     if precondition.holds(None if current is None else current.revision):
         return
     own_names = OwnNames.of(books)
-    versions = session.scalars(
-        sa.select(db.Budget).where(db.Budget.name == name, db.Budget.revision.in_(precondition.revisions), ~db.Budget.deleted)
-    ).all()
+    versions = [] if budget is None else [r for r in revisions.revisions_of(session, budget) if not r.ended]
+    expected = [version for version in versions if version.revision in precondition.revisions]
     earlier_version, current_version = (
-        {"name": name, **_told(version)} if version is not None and own_names.holds(version.scope, version.scope_name) else None
-        for version in (max(versions, key=lambda version: version.revision, default=None), current)
+        {"name": version.name, **revisions.told(version)} if version is not None and own_names.holds_all(version.scopes) else None
+        for version in (expected[-1] if expected else None, versions[-1] if current is not None else None)
     )
     raise RevisionError(name, expected_version=earlier_version, current_version=current_version)
 
 
-def _revise(
-    books: ScopedBooks,
-    session: Session,
-    name: str,
-    change: BudgetChange,
-    previous: db.Budget | None,
-    precondition: Precondition = NOTHING_EXPECTED,
-) -> None:
-    for scope, scope_name in ((change.scope, change.scope_name), *([(previous.scope, previous.scope_name)] if previous else [])):
-        _need(books, name, scope, scope_name)
-    _require(books, session, name, previous, precondition)
-    fields = change.model_dump(exclude={"name"})
-    revision = db.Budget(
-        name=name,
-        **fields,
-        period="month",
-        revision=1 if previous is None else previous.revision + 1,
-        recorded_at=now(),
-        deleted=False,
-    )
-    session.add(revision)
-    is_active = previous is not None and not previous.deleted
-    before = _told(previous) if previous is not None and is_active else None
-    record(
-        session, books.principal.id, "budget.change" if is_active else "budget.add", name, before=before, after=_told(revision)
-    )
+def _add(books: ScopedBooks, session: Session, name: str, change: BudgetChange, ended: db.Budget | None) -> None:
+    if ended is not None:
+        _need(books, name, revisions.newest(session, ended).scopes)
+    terms = _changed(books, session, change, None, name=name)
+    budget = revisions.add(session, terms, _note(books, change))
+    _require_fit(books, session, budget.budget_id)
 
 
-def _need(books: ScopedBooks, budget: str, scope: str, scope_name: str) -> None:
-    """Raises `DeniedError` unless the team or agent is one of the principal's."""
-    if not OwnNames.of(books).holds(scope, scope_name):
+def _changed(books: ScopedBooks, session: Session, change: BudgetChange, current: Terms | None, *, name: str = "") -> Terms:
+    """The terms with what the change says; what it leaves out stays. Raises `DeniedError` unless they are the principal's to set."""
+    values: dict[str, Any] = {"name": name} if current is None else current.model_dump()
+    if change.period is not None and change.period != "range" and values.get("period") == "range":
+        values |= {"range_start": None, "range_end": None}
+    values |= {key: value for key, value in change.model_dump(exclude={*_ABOUT_CHANGE, "name"}).items() if value is not None}
+    if change.scopes is None and change.scope is not None:
+        values["scopes"] = {change.scope: change.scope_name or ""}
+    if change.parent is not None:
+        values["parent_id"] = revisions.require(session, change.parent).budget_id if change.parent else None
+    if change.rename is not None:
+        values["name"] = change.rename
+    terms = parse_terms({"scopes": {}} | values, where=values["name"])
+    _need(books, terms.name, terms.scopes)
+    require_rate(books.whole, terms)
+    return terms
+
+
+def _note(books: ScopedBooks, change: BudgetChange) -> Change:
+    return Change(books.principal.id, change.reason or "", change.valid_from, change.raised_until)
+
+
+def _require_free(session: Session, name: str, budget: db.Budget) -> None:
+    """Raises `BudgetExistsError` if another budget in force has the name."""
+    other = revisions.find(session, name)
+    if other is not None and other.ended_at is None and other.budget_id != budget.budget_id:
+        raise BudgetExistsError("another budget in force has that name", where=name, remedy="choose another name")
+
+
+def _require_fit(books: ScopedBooks, session: Session, budget_id: str) -> None:
+    nesting.require_fit(nesting.tree(session), budget_id, Exchange.of(books.whole), nesting.team_of(books.whole))
+
+
+def _need(books: ScopedBooks, budget: str, scopes: dict[Any, str]) -> None:
+    """Raises `DeniedError` unless every team and agent is one of the principal's."""
+    if not OwnNames.of(books).holds_all(scopes):
+        about = ", ".join(f"{dimension} {name}" for dimension, name in scopes.items())
         raise DeniedError(
-            f"{books.principal.name} may set budgets for {', '.join(sorted(books.teams or ()))} only, and this one is for the "
-            f"{scope} {scope_name}",
+            f"{books.principal.name} may set budgets for {', '.join(sorted(books.teams or ()))} only, and this one is for the {about}",
             where=budget,
             remedy="ask an administrator, or choose a team or agent of yours",
         )
 
 
-def _newest(session: Session, name: str) -> db.Budget | None:
-    return session.scalars(
-        sa.select(db.Budget).where(db.Budget.name == name).order_by(db.Budget.revision.desc()).limit(1)
-    ).first()
-
-
-def _told(budget: db.Budget) -> dict[str, Any]:
-    fields = {column: getattr(budget, column) for column in ("scope", "scope_name", "currency", "view", "revision")}
-    return {**fields, "amount": money.text(budget.amount)}
-
-
-def _shown(books: ScopedBooks, name: str) -> Budget:
-    return next(budget for budget in budgets(books) if budget.name == name)
+def _shown(books: ScopedBooks, name: str, new_name: str | None = None) -> Budget:
+    """The budget as it stands; under its old name where a change of name awaits a second person."""
+    rows = budgets(books)
+    return next(row for wanted in (new_name, name) for row in rows if wanted in (row.name, row.budget_id))

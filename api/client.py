@@ -34,7 +34,6 @@ from api.models import (
     AuditEntry,
     BalanceRow,
     Basis,
-    Budget,
     Calendar,
     ChainSummary,
     ChainTree,
@@ -185,14 +184,6 @@ class Client(Management, People):
         params = _cost_params(by, view, None, None, "total", basis, filters, None)
         shape = {name: value for name, value in params.items() if name in ("by", "view", "basis", "filter")}
         return self._get(ForecastTable, "/v1/forecast", {**shape, "month": month})
-
-    def budgets(self, *, month: str | None = None) -> Page[Budget]:
-        """Budgets in force with their spend in a month, by default in the newest evaluated one."""
-        return self._get(Page[Budget], "/v1/budgets", {"month": month})
-
-    def budget(self, name: str) -> Budget:
-        """A budget in force."""
-        return self._get(Budget, f"/v1/budgets/{segment(name)}")
 
     def registered_agents(self, *, limit: int = 100, cursor: str | None = None) -> Page[AgentRow]:
         """The registered names with their owners over time, in pages."""

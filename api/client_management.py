@@ -1,9 +1,10 @@
-"""The verbs of the client that manage: budgets, sources and their schedule, the registry, exchange rates, prices."""
+"""The verbs of the client that manage: sources and their schedule, the registry, exchange rates, prices."""
 
 from __future__ import annotations
 
 from api import models
-from api.client_connection import Connection, if_match, segment
+from api.client_budgets import Budgets
+from api.client_connection import if_match, segment
 from api.models import Page, RegistryImported
 from api.models.prices import Origin
 from ledger.settings import SharedRule
@@ -11,23 +12,8 @@ from ledger.settings import SharedRule
 _CSV = "text/csv"
 
 
-class Management(Connection):
+class Management(Budgets):
     """What changes something, and what is listed in order to change it."""
-
-    def add_budget(self, budget: models.NewBudget) -> models.Budget:
-        """Creates a budget."""
-        return self._put(models.Budget, "POST", "/v1/budgets", budget)
-
-    def change_budget(self, name: str, change: models.BudgetChange, *, revision: int | None = None) -> models.Budget:
-        """Changes a budget; earlier revisions are kept. Without `revision` it changes whatever is in force.
-
-        Raises `StaleProblem` if another revision is in force: `document.expected` and `document.current` are the two versions.
-        """
-        return self._put(models.Budget, "PUT", f"/v1/budgets/{segment(name)}", change, if_match=if_match(revision))
-
-    def drop_budget(self, name: str, *, revision: int | None = None) -> None:
-        """Ends a budget; its revisions are kept. `revision` as for `change_budget`."""
-        self._send("DELETE", f"/v1/budgets/{segment(name)}", if_match=if_match(revision))
 
     # sources
 

@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.queries import CostQuery, budgets, costs, freshness, overview, published, runs, sources
+from api.queries import CostQuery, budget_standings, costs, freshness, overview, published, runs, sources
 from api.queries.gate import of_operator
 from ledger.books import Books
 from ledger.errors import RootCostError
@@ -156,11 +156,11 @@ class _LedgerCollector(Collector):
         yield _gauge("rootcost_cost_approx", text, values, ["team", "currency", "basis"])
 
     def _budgets(self) -> Iterator[GaugeMetricFamily]:
-        budget_rows = budgets(of_operator(self._books))
-        remainders = [([row.name, row.currency], float(row.left)) for row in budget_rows if row.left is not None]
-        limits = [(row.name, row.currency, row.amount) for row in budget_rows]
+        budget_rows = budget_standings(of_operator(self._books), with_outlook=False)
+        remainders = [([row.terms.name, row.terms.currency], float(row.available)) for row in budget_rows]
+        limits = [(row.terms.name, row.terms.currency, row.amount) for row in budget_rows]
         amounts = [([name, currency], float(limit)) for name, currency, limit in limits]
-        text = "What is left of a budget in its newest evaluated month; negative when it is exceeded. For looking at."
+        text = "What is left of a budget in its newest period; negative when it is exceeded. For looking at."
         yield _gauge("rootcost_budget_remaining_approx", text, remainders, ["budget", "currency"])
         yield _gauge("rootcost_budget_amount_approx", "Amount of a budget. For looking at.", amounts, ["budget", "currency"])
 

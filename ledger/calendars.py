@@ -7,6 +7,7 @@ bill. Hours, days, budgets and anomalies follow the time of use.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -56,3 +57,13 @@ def used_within(start: datetime | None, end: datetime | None, timezone: str) -> 
     after_start = pl.lit(value=True) if start is None else at >= start
     before_end = pl.lit(value=True) if end is None else at < end
     return used_near(start, end) & after_start & before_end
+
+
+def in_zone(instant: datetime, zone: ZoneInfo) -> datetime:
+    """The instant at which clocks of a timezone show what the UTC clock shows at `instant`.
+
+    >>> from datetime import UTC
+    >>> in_zone(datetime(2026, 11, 1, tzinfo=UTC), ZoneInfo("America/New_York")).astimezone(UTC).isoformat()
+    '2026-11-01T04:00:00+00:00'
+    """
+    return instant.replace(tzinfo=zone)

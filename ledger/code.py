@@ -25,6 +25,7 @@ HASHED_PACKAGES = ("attribution", "ledger")
 EXCLUDED_MODULES = frozenset(
     {
         "anomalies",
+        "budget_tables",
         "budgets",
         "durability",
         "filesystem",

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, ORMExecuteState, Session, mapped_column
 
+from ledger import access_tables as access_tables  # so that every table is known wherever the database is opened
 from ledger import audit, disk
 from ledger.audit import Audit as Audit
-from ledger.base import ALL_COLUMNS, Exact, UtcDateTime
+from ledger.base import ALL_COLUMNS, UtcDateTime
 from ledger.base import Base as Base
+from ledger.budget_tables import Budget as Budget
+from ledger.budget_tables import BudgetRequest as BudgetRequest
+from ledger.budget_tables import BudgetRevision as BudgetRevision
 from ledger.errors import StoreUnreachable
 from ledger.filesystem import make_folder
 from ledger.upgrade import upgrade
@@ -50,26 +53,6 @@ class Owner(Base):
     valid_to: Mapped[datetime | None] = mapped_column(UtcDateTime)
     recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
     __table_args__ = (sa.UniqueConstraint("kind", "name", "valid_from", "recorded_at"),)
-
-
-class Budget(Base):
-    """A monthly limit on the cost of a team or an agent; the newest revision applies."""
-
-    __tablename__ = "budgets"
-    audited: ClassVar = ALL_COLUMNS
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(sa.String(256), index=True)
-    scope: Mapped[str] = mapped_column(sa.String(16))
-    scope_name: Mapped[str] = mapped_column(sa.String(512))
-    period: Mapped[str] = mapped_column(sa.String(16), default="month")
-    amount: Mapped[Decimal] = mapped_column(Exact)
-    currency: Mapped[str] = mapped_column(sa.String(8))
-    view: Mapped[str] = mapped_column(sa.String(16), default="initiator")
-    revision: Mapped[int] = mapped_column(default=1)
-    recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    deleted: Mapped[bool] = mapped_column(default=False)
-    __table_args__ = (sa.UniqueConstraint("name", "revision"),)
 
 
 class StoredRule(Base):

@@ -27,6 +27,7 @@ from ledger.settings_sections import AccessSettings as AccessSettings
 from ledger.settings_sections import AlertSettings as AlertSettings
 from ledger.settings_sections import AuditSettings as AuditSettings
 from ledger.settings_sections import BackupSettings as BackupSettings
+from ledger.settings_sections import BudgetSettings as BudgetSettings
 from ledger.settings_sections import IngestSettings as IngestSettings
 from ledger.settings_sections import MaintenanceSettings as MaintenanceSettings
 from ledger.settings_sections import ReportSettings as ReportSettings
@@ -211,6 +212,7 @@ class Settings(BaseSettings):
     attribution: AttributionSettings = AttributionSettings()
     report: ReportSettings = ReportSettings()
     alerts: AlertSettings = AlertSettings()
+    budgets: BudgetSettings = BudgetSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     audit: AuditSettings = AuditSettings()
     backup: BackupSettings = BackupSettings()

@@ -6,7 +6,7 @@ from decimal import Decimal
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from re import fullmatch
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -344,3 +344,17 @@ class AlertSettings(Section):
             # Not quoted: the address of a webhook is a secret.
             raise ValueError("is no http:// or https:// address; leave it empty for the dashboard only")
         return value
+
+
+class BudgetSettings(Section):
+    """Budgets (see docs/budgets.md)."""
+
+    raise_share: Annotated[Decimal, Field(ge=0, le=1000)] = Field(
+        Decimal(0),
+        description="A raise by more than this share of the limit, as 0.2, needs a second person who may set the budget. 0: no raise does.",
+    )
+    request_hours: float = Field(72.0, gt=0, le=24 * 365, description="How long such a raise may await the second person.")
+    authority: dict[str, Decimal] = Field(
+        default_factory=dict,
+        description="Role to the highest limit that it may approve, in the budget's own currency; a role that is not named: any.",
+    )

@@ -281,27 +281,6 @@ RATES = Table(
     ),
 )
 
-BUDGET_STATUS = Table(
-    "budget_status",
-    "conclusion",
-    "Spend against each budget in its month, computed from the ledger.",
-    key=("budget", "month"),
-    partition_by=("month",),
-    columns=(
-        _c("month", pl.String, "the window, YYYY-MM in the reporting timezone", required=True),
-        _c("run_id", pl.String, "the newest run it was computed from", required=True),
-        _c("budget", pl.String, "name of the budget", required=True),
-        _c("scope", pl.String, "team or agent", required=True),
-        _c("scope_name", pl.String, "name of the team or agent; a registered one in any case and spacing (ID-3)", required=True),
-        _c("view", pl.String, "initiator or executor", required=True),
-        _c("currency", pl.String, "currency of amount and spend", required=True),
-        _c("amount", MONEY, "the limit in force", required=True),
-        _c("billed", MONEY, "spend in the window, from bills", required=True),
-        _c("estimated", MONEY, "spend in the window that no bill covers yet", required=True),
-        _c("state", pl.String, "ok, warning or exceeded", required=True),
-    ),
-)
-
 ANOMALIES = Table(
     "anomalies",
     "conclusion",
@@ -365,7 +344,6 @@ TABLES: Mapping[str, Table] = {
         COSTS,
         LOTS,
         BALANCE,
-        BUDGET_STATUS,
         ANOMALIES,
         PROBLEMS,
     )

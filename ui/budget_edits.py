@@ -18,14 +18,19 @@ from ui import labels, widgets
 from ui.api_requests import send_change
 
 _TERMS = {
-    "amount": "monthly limit",
+    "amount": "limit",
     "currency": "currency",
+    "period": "period",
+    "enforcement": "when it is used up",
     "scope": "limits a",
     "scope_name": "which one",
     "view": "counts cost by",
 }
 
-_PARTS = ("opened", "revision", "scope", "scope-name", "amount", "currency", "view")
+_PARTS = (
+    "opened", "revision", "name", "scope", "scope-name", "also", "amount", "currency", "period", "view", "enforcement", "thresholds",
+    "recipients", "parent", "until", "range_start", "range_end", "reason",
+)  # fmt: skip
 
 
 def prefix(name: str) -> str:
@@ -71,7 +76,9 @@ def send(name: str, change: BudgetChange, *, token: str) -> Budget:
     """Sends a change of the version that was seen last; raises `ApiProblem` (412) if another one is in force."""
     revision = st.session_state[_revision_key(name)]
     if revision == 0:  # it has ended, and whoever saves it again knows
-        return send_change(lambda api: api.add_budget(NewBudget(name=name, **change.model_dump())), token=token)
+        return send_change(
+            lambda api: api.add_budget(NewBudget(name=name, **change.model_dump(exclude={"rename", "raised_until"}))), token=token
+        )
     return send_change(lambda api: api.change_budget(name, change, revision=revision), token=token)
 
 

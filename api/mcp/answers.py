@@ -78,7 +78,7 @@ class BudgetLeft(BaseModel):
     scope_name: str
     currency: str
     amount: Money
-    spent: Money | None = Field(description="Billed and estimated; null until the budget is first evaluated.")
+    spent: Money | None = Field(description="Billed and estimated.")
     left: Money | None
     state: str | None
 

@@ -159,8 +159,8 @@ class Questions:
             Refusal(
                 at=row.recorded_at.isoformat(),
                 what=f"budget {harmless(row.name)} of the {row.scope} {harmless(row.scope_name)}",
-                why=f"{text(row.spent)} of {text(row.amount)} {row.currency} is spent in {row.month}",
-                remedy="ask the owner of the budget to raise it, or wait for the next month",
+                why=f"{text(row.spent)} of {text(row.amount)} {row.currency} is spent in the {row.period} from {row.month}",
+                remedy="ask the owner of the budget to raise it, or wait for the next period",
             )
             for row in queries.budgets(books)
             if row.state == "exceeded"

@@ -36,6 +36,17 @@ from api.models.base import (
     View,
     describe,
 )
+from api.models.budgets import (
+    BUDGET_DIMENSIONS,
+    BUDGET_PERIODS,
+    Budget,
+    BudgetChange,
+    BudgetNames,
+    BudgetRequestRow,
+    BudgetRevisionRow,
+    Decision,
+    NewBudget,
+)
 from api.models.chains import (
     CallCost,
     ChainSummary,
@@ -79,11 +90,8 @@ from api.models.state import (
     Agents,
     AlertRow,
     AnomalyRow,
-    Budget,
-    BudgetChange,
     Freshness,
     Health,
-    NewBudget,
     OwnerChangeRow,
     ProblemRow,
     RegistryImported,
@@ -93,6 +101,8 @@ from api.models.state import (
 )
 
 __all__ = [
+    "BUDGET_DIMENSIONS",
+    "BUDGET_PERIODS",
     "Accepted",
     "AgentEntry",
     "AgentRow",
@@ -104,6 +114,9 @@ __all__ = [
     "Basis",
     "Budget",
     "BudgetChange",
+    "BudgetNames",
+    "BudgetRequestRow",
+    "BudgetRevisionRow",
     "Calendar",
     "CallCost",
     "ChainSummary",
@@ -113,6 +126,7 @@ __all__ = [
     "CostRow",
     "CostTable",
     "CounterGap",
+    "Decision",
     "EmitterRow",
     "Evidence",
     "EvidencePart",

@@ -1,73 +1,14 @@
-"""Models of budgets, alerts, anomalies, problems, runs, the registry, freshness and health."""
+"""Models of alerts, anomalies, problems, runs, the registry, freshness and health."""
 
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import Field
 
-from api.models.base import Money, RequestModel, ResponseModel, View, describe
-from ledger.tables import ANOMALIES, BUDGET_STATUS, PROBLEMS
-
-BudgetName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^/\x00-\x1f\x7f]+$")]
-
-
-_POSITIVE_AMOUNT = {"type": "string", "pattern": r"^[0-9]{0,9}[1-9][0-9]{0,9}(\.[0-9]{1,12})?$", "examples": ["1500.00"]}
-"""In the description only: what does not match is refused with a sentence, and more than it says is accepted."""
-
-
-class BudgetChange(RequestModel):
-    """New terms of a budget."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"scope": "team", "scope_name": "Care", "amount": "1500.00", "currency": "USD", "view": "initiator"}]
-        }
-    )
-
-    scope: Literal["team", "agent"] = Field(description=describe(BUDGET_STATUS, "scope"))
-    scope_name: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")] = Field(
-        description=describe(BUDGET_STATUS, "scope_name")
-    )
-    amount: Annotated[Money, Field(gt=0), WithJsonSchema(_POSITIVE_AMOUNT)] = Field(
-        description="Monthly limit, as a decimal string."
-    )
-    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = Field(description="ISO 4217 code.")
-    view: View = Field(default="initiator", description=describe(BUDGET_STATUS, "view"))
-
-
-class NewBudget(BudgetChange):
-    """A budget to set up."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"name": "care-october", "scope": "team", "scope_name": "Care", "amount": "1500.00", "currency": "USD"}]
-        }
-    )
-
-    name: BudgetName = Field(description="Unique name, without a slash.")
-
-
-class Budget(ResponseModel):
-    """A budget in force with its spend in its newest month."""
-
-    name: str = Field(description=describe(BUDGET_STATUS, "budget"))
-    scope: str = Field(description=describe(BUDGET_STATUS, "scope"))
-    scope_name: str = Field(description=describe(BUDGET_STATUS, "scope_name"))
-    view: str = Field(description=describe(BUDGET_STATUS, "view"))
-    period: str = Field(default="month", description="Length of the budget period.")
-    amount: Money = Field(description=describe(BUDGET_STATUS, "amount"))
-    currency: str = Field(description=describe(BUDGET_STATUS, "currency"))
-    revision: int = Field(description="Revision number, from 1.")
-    recorded_at: datetime = Field(description="When this revision was recorded.")
-    month: str | None = Field(default=None, description=describe(BUDGET_STATUS, "month"))
-    billed: Money | None = Field(default=None, description=describe(BUDGET_STATUS, "billed"))
-    estimated: Money | None = Field(default=None, description=describe(BUDGET_STATUS, "estimated"))
-    spent: Money | None = Field(default=None, description="billed plus estimated; null until the budget is first evaluated.")
-    left: Money | None = Field(default=None, description="amount minus spent; negative when exceeded.")
-    used_percent: Money | None = Field(default=None, description="spent, in percent of the amount.")
-    state: str | None = Field(default=None, description=describe(BUDGET_STATUS, "state"))
+from api.models.base import Money, ResponseModel, describe
+from ledger.tables import ANOMALIES, PROBLEMS
 
 
 class AlertRow(ResponseModel):

@@ -41,6 +41,11 @@ class OwnNames:
         own_names = self.teams if scope == "team" else self.agents
         return names.key(name) in {names.key(own_name) for own_name in own_names}
 
+    def holds_all(self, scopes: Mapping[str, str]) -> bool:
+        """Whether a budget about these scopes is the principal's: every team and agent among them is, and there is one."""
+        owners = [(scope, name) for scope, name in scopes.items() if scope in ("team", "agent")]
+        return self.teams is None or (bool(owners) and all(self.holds(scope, name) for scope, name in owners))
+
     def holds_alert(self, payload: Mapping[str, Any]) -> bool:
         """Whether an alert is about such a team or agent."""
         return self.teams is None or self.holds(str(payload.get("scope", "")), str(payload.get("scope_name", "")))

@@ -1,4 +1,4 @@
-"""Queries of budgets, alerts, anomalies, problems, runs, the registry and freshness."""
+"""Queries of alerts, anomalies, problems, runs, the registry and freshness."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from api.models import (
     Agents,
     AlertRow,
     AnomalyRow,
-    Budget,
     Freshness,
     ProblemRow,
     RunRow,
@@ -32,59 +31,14 @@ from api.queries.listing import FrameListing, Listing, Order, SqlListing
 from api.queries.own_names import OwnNames
 from api.queries.publication import one_publication
 from api.queries.sources import source_statuses
-from ledger import db, disk, money, registry
+from ledger import db, disk, registry
 from ledger.periods import now
 from ledger.problems import Problem, to_frame
 from ledger.spool import Spool
-from ledger.tables import ANOMALIES, BUDGET_STATUS, CHARGES, COSTS, PROBLEMS, SPANS, Table
+from ledger.tables import ANOMALIES, CHARGES, COSTS, PROBLEMS, SPANS, Table
 
 _RECENT_PARTITIONS = 7
 """Number of newest partitions (days of spans, months of bills) that are searched for the newest row."""
-
-
-def budgets(books: ScopedBooks, month: str | None = None) -> list[Budget]:
-    """Budgets in force, by name, with their spend in `month`, by default in the newest evaluated month."""
-    statuses = books.whole.store.scan(BUDGET_STATUS)
-    if month is not None:
-        parse_month(month)
-        statuses = statuses.filter(pl.col("month") == month)
-    with books.whole.database.session() as session:
-        revisions = session.scalars(sa.select(db.Budget).order_by(db.Budget.name, db.Budget.revision)).all()
-    newest = {budget.name: budget for budget in revisions}
-    status = statuses.sort("month").unique("budget", keep="last", maintain_order=True).collect()
-    status_by_name = {row["budget"]: row for row in status.iter_rows(named=True)}
-    own_names = OwnNames.of(books)
-    return [
-        _budget(budget, status_by_name.get(name))
-        for name, budget in newest.items()
-        if not budget.deleted and own_names.holds(budget.scope, budget.scope_name)
-    ]
-
-
-def _budget(budget: db.Budget, status: dict[str, Any] | None) -> Budget:
-    fields = {
-        name: getattr(budget, name)
-        for name in ("name", "scope", "scope_name", "view", "period", "amount", "currency", "revision", "recorded_at")
-    }
-    is_current = status is not None and (status["scope"], status["scope_name"], status["view"], status["currency"]) == (
-        budget.scope,
-        budget.scope_name,
-        budget.view,
-        budget.currency,
-    )
-    if status is None or not is_current:  # a changed budget has no status until it is evaluated again
-        return Budget(**fields)
-    spent = status["billed"] + status["estimated"]
-    return Budget(
-        **fields,
-        month=status["month"],
-        billed=status["billed"],
-        estimated=status["estimated"],
-        spent=spent,
-        left=budget.amount - spent,
-        used_percent=money.proportion(Decimal(100), spent, budget.amount) if budget.amount else None,
-        state=status["state"],
-    )
 
 
 def alerts(books: ScopedBooks) -> Listing[AlertRow]:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from api.queries.gate import ScopedBooks
 from ledger.audit import Audit, AuditPersonal
 from ledger.base import Base
-from ledger.db import Alert, Budget, Owner, Run, SourceRun, StoredRule
+from ledger.db import Alert, BudgetRequest, BudgetRevision, Owner, Run, SourceRun, StoredRule
 from ledger.periods import now
 from ledger.published import published_months
 from ledger.tables import Table
@@ -35,7 +35,18 @@ _NEWEST: Final[Mapping[type[Base], Callable[[datetime], _Expressions]]] = {
     ),
     Audit: lambda _: (sa.func.max(Audit.sequence),),
     AuditPersonal: lambda _: (sa.func.count(AuditPersonal.sequence),),
-    Budget: lambda _: (sa.func.max(Budget.id),),
+    BudgetRequest: lambda at: (
+        sa.func.count(),
+        sa.func.count(BudgetRequest.decided_at),
+        _count(BudgetRequest.expires_at <= at),
+    ),
+    # A raise ends, terms begin to hold, and a period begins without any change; periods begin at quarters of an hour at the most.
+    BudgetRevision: lambda at: (
+        sa.func.max(BudgetRevision.id),
+        _count(BudgetRevision.valid_from <= at),
+        _count(BudgetRevision.raised_until <= at),
+        sa.literal(f"{at:%Y-%m-%dT%H}:{at.minute // 15}"),
+    ),
     # An owner's interval also begins and ends without any change.
     Owner: lambda at: (sa.func.max(Owner.id), _count(Owner.valid_from <= at), _count(Owner.valid_to <= at)),
     Run: lambda _: (sa.func.count(), sa.func.max(Run.started_at), sa.func.count(Run.finished_at), sa.func.max(Run.finished_at)),

@@ -1,4 +1,4 @@
-"""GET routes of what is in force and what happened: budgets, the registry, alerts, runs, sources, problems."""
+"""GET routes of what is in force and what happened: the registry, alerts, runs, sources, problems."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from api.models import (
     Agents,
     AlertRow,
     AnomalyRow,
-    Budget,
     Freshness,
     GapRow,
     Gaps,
@@ -26,17 +25,15 @@ from api.models import (
     SourceStatus,
     UnregisteredAgent,
 )
-from api.preconditions import version_tag
 from api.queries.publication import one_publication
 from api.routes.answers import ROWS, AnyPage, AnyRows
-from api.routes.parameters import MONTH, BudgetName, End, Start, shape
+from api.routes.parameters import MONTH, End, Start, shape
 from api.routes.read import ERROR_RESPONSES
 from ledger import db
-from ledger.errors import ObjectMissingError
 from ledger.periods import parse_bound
 from ledger.settings import Settings
 from ledger.spool import Spool
-from ledger.tables import ANOMALIES, BUDGET_STATUS, METRIC_POINTS, PROBLEMS, SPANS
+from ledger.tables import ANOMALIES, METRIC_POINTS, PROBLEMS, SPANS
 
 _PAGE_FIELDS = ("rows", "total", "limit", "offset", "next")
 
@@ -44,46 +41,12 @@ _PAGE_FIELDS = ("rows", "total", "limit", "offset", "next")
 def router(settings: Settings, spool: Spool) -> APIRouter:
     """The GETs under /v1 that show no cost by dimension."""
     routes = APIRouter(prefix="/v1", tags=["reading"], responses=ERROR_RESPONSES)
-    _budgets(routes)
     _registry(routes)
     _monitoring(routes)
     _facts(routes)
     _sources(routes, spool)
     _gaps(routes, settings)
     return routes
-
-
-def _budgets(routes: APIRouter) -> None:
-    @routes.get(
-        "/budgets",
-        response_model=Page[Budget],
-        summary="Budgets and their spend",
-        responses=ROWS,
-        dependencies=reads(BUDGET_STATUS, db.Budget, db.Owner),
-    )
-    def budgets(
-        books: BudgetRows,
-        answer: AnyRows,
-        month: Annotated[
-            str | None,
-            Query(
-                description="Month of the spend; by default the newest evaluated one.",
-                examples=["2026-10"],
-                json_schema_extra=shape(MONTH),
-            ),
-        ] = None,
-    ) -> Response:
-        """Budgets in force, by name."""
-        return answer.whole(queries.ModelListing(Budget, queries.budgets(books, month), ["name"]), "budgets")
-
-    @routes.get("/budgets/{name}", summary="A budget and its spend")
-    def budget(books: BudgetRows, name: BudgetName, response: Response) -> Budget:
-        """The one that is in force. Its ETag is its revision, which a change sends as `If-Match`."""
-        row = next((row for row in queries.budgets(books) if row.name == name), None)
-        if row is None:
-            raise ObjectMissingError("no such budget", where=name, remedy="GET /v1/budgets lists them")
-        response.headers["ETag"] = version_tag(row.revision)
-        return row
 
 
 def _registry(routes: APIRouter) -> None:

@@ -1,125 +1,133 @@
-"""Budgets: what a team or an agent may spend in a month, measured from published costs.
+"""Alerts of budgets: thresholds that spend has passed in its period. How budgets stand is computed by `ledger.budgets.status`.
 
-Each threshold is alerted once a month and revision: the alert's id is the hash of its cause.
+Each threshold is alerted once a period and revision: the alert's id is the hash of its cause.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
-import polars as pl
-import sqlalchemy as sa
-
-from attribution.monitoring.daily_spend import daily_spend
-from ledger import periods, registry
 from ledger.alerts import add_new, alert_id
 from ledger.books import Books
-from ledger.db import Alert, Budget
-from ledger.money import MONEY, proportion, readable_amounts, text
-from ledger.names import RegisteredNames
+from ledger.budgets.alarms import Alarm, alarms
+from ledger.budgets.spend import column_of
+from ledger.budgets.status import Standing, budgets_in_force, standings, thresholds_of
+from ledger.calendars import in_zone
+from ledger.db import Alert
+from ledger.money import proportion, readable_amounts, text
+from ledger.periods import month_end, month_of, now
 from ledger.published import runs_in_force
-from ledger.tables import BUDGET_STATUS
-
-
-def current_budgets(books: Books) -> list[Budget]:
-    """The newest revision of every budget that was not deleted, by name."""
-    with books.database.session() as session:
-        newest: dict[str, Budget] = {}
-        for budget in session.scalars(sa.select(Budget).order_by(Budget.name, Budget.revision)):
-            newest[budget.name] = budget
-    return [b for b in newest.values() if not b.deleted]
 
 
 def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
-    """Builds `budget_status` for the published months and raises alerts; returns the new ones."""
-    runs = runs_in_force(books.database)
-    budgets = current_budgets(books)
-    timeline = registry.timeline(registry.rows(books))
-    registered_names = {"team": RegisteredNames.teams(timeline), "agent": RegisteredNames.agents(timeline)}
-    names = {budget.name: registered_names[budget.scope].find(budget.scope_name) or budget.scope_name for budget in budgets}
-    alerts: list[Alert] = []
-    for month in months if months is not None else list(runs):
-        if month not in runs:
-            continue
-        spend = daily_spend(books, [month])
-        rows = [
-            _status(budget, names[budget.name], month, spend, runs[month], books.settings.alerts.thresholds) for budget in budgets
-        ]
-        frame = (
-            pl.DataFrame(rows, schema_overrides=dict.fromkeys(("amount", "billed", "estimated"), MONEY))
-            if rows
-            else BUDGET_STATUS.empty()
-        )
-        books.store.replace(BUDGET_STATUS, frame, {"month": month})
-        alerts += [
-            alert for budget, row in zip(budgets, rows, strict=True) for alert in _alerts(budget, names[budget.name], row, books)
-        ]
+    """Raises alerts for the periods that hold the ends of the published months, and for the running one; returns the new ones."""
+    candidates = budgets_in_force(books)
+    alerts = {
+        alert.alert_id: alert
+        for moment in _moments(books, months)
+        for standing in standings(books, moment, candidates=candidates, with_outlook=False)
+        for alert in alerts_of(standing, books)
+    }
+    alerts |= {alert.alert_id: alert for alert in map(alert_of_alarm, alarms(books))}
     with books.database.session() as session:
-        return add_new(session, alerts)
+        return add_new(session, list(alerts.values()))
 
 
-def _status(
-    budget: Budget, name: str, month: str, spend: pl.DataFrame, run_id: str, thresholds: Sequence[Decimal]
-) -> dict[str, object]:
-    """One budget in one month; `name` is its team or agent as costs spell it. Names are compared whole: `search` does not include `search-ads`."""
-    budget_spend = spend.filter((pl.col(f"{budget.view}_{budget.scope}") == name) & (pl.col("currency") == budget.currency))
-    spent = {
-        basis: Decimal(str(budget_spend.filter(pl.col("basis") == basis)["cost"].sum())) for basis in ("billed", "estimated")
+def _moments(books: Books, months: Sequence[str] | None) -> list[datetime | None]:
+    """An instant of each published month, the last; and the newest that cost is known of (None)."""
+    zone = ZoneInfo(books.settings.report.timezone)
+    published = runs_in_force(books.database)
+    ends = [in_zone(month_end(month), zone) - timedelta(microseconds=1) for month in (months or published) if month in published]
+    at = now()
+    return [*(end for end in ends if end < at), None]
+
+
+def alerts_of(standing: Standing, books: Books) -> list[Alert]:
+    """The alert of the highest threshold that spend has passed: of thresholds passed at once only that one is told."""
+    share = proportion(Decimal(1), standing.spent, standing.amount)
+    passed = [threshold for threshold in thresholds_of(books, standing.terms) if share >= threshold]
+    return [_alert(standing, passed[-1], share, books)] if passed and standing.state != "no data" else []
+
+
+def alert_of_alarm(alarm: Alarm) -> Alert:
+    """The alert of a budget whose money is spent too fast, or will not do."""
+    standing = alarm.standing
+    return Alert(
+        alert_id=alert_id(alarm.cause),
+        kind=alarm.kind,
+        severity="warning",
+        subject=standing.terms.name,
+        text=alarm.text,
+        address=_address(standing),
+        payload=_payload(standing) | {"window_hours": alarm.window_hours, "actual": _plain(alarm.actual)},
+        created_at=now(),
+        attempts=0,
+    )
+
+
+def _payload(standing: Standing) -> dict[str, object]:
+    """The figures of the contract, and what the alert is about."""
+    scope, scope_name = standing.terms.subject
+    return {key: _plain(value) for key, value in standing.row().items()} | {
+        "scope": scope,
+        "scope_name": scope_name,
+        "scopes": standing.terms.scopes,
+        "view": standing.terms.view,
+        "budget_id": standing.budget_id,
+        "recipients": standing.terms.recipients,
     }
-    share = proportion(Decimal(1), spent["billed"] + spent["estimated"], budget.amount)
-    warning = max((t for t in thresholds if t < 1), default=Decimal(1))
-    return {
-        "month": month,
-        "run_id": run_id,
-        "budget": budget.name,
-        "scope": budget.scope,
-        "scope_name": budget.scope_name,
-        "view": budget.view,
-        "currency": budget.currency,
-        "amount": budget.amount,
-        **spent,
-        "state": "exceeded" if share >= 1 else "warning" if share >= warning else "ok",
-    }
 
 
-def _alerts(budget: Budget, name: str, row: dict[str, object], books: Books) -> list[Alert]:
-    billed_cost, estimated_cost = Decimal(str(row["billed"])), Decimal(str(row["estimated"]))
-    share = proportion(Decimal(1), billed_cost + estimated_cost, budget.amount)
-    out = []
-    # Of thresholds passed at once only the highest raises an alert.
-    for threshold in sorted((t for t in books.settings.alerts.thresholds if share >= t), reverse=True)[:1]:
-        cause = f"budget|{budget.name}|{budget.revision}|{row['month']}|{threshold.normalize()}"
-        percent = f"{share * 100:.0f} %"
-        verb = "is exceeded" if threshold >= 1 else f"has passed {threshold * 100:.0f} %"
-        spent, limit, billed_text, estimated_text = readable_amounts(
-            billed_cost + estimated_cost, budget.amount, billed_cost, estimated_cost
-        )
-        message = (
-            f"Budget {budget.name} {verb}: {budget.scope} {budget.scope_name} caused {budget.currency} {spent} of "
-            f"{limit} in {row['month']} ({percent}); billed {billed_text}, estimated {estimated_text}."
-        )
-        month = str(row["month"])
-        address = (
-            f"/v1/costs?by={budget.view}_agent,model&view={budget.view}&filter={quote(f'{budget.view}_{budget.scope}={name}')}"
-            f"&start={month}&end={periods.next_month(month)}&calendar=usage"
-        )
-        payload = {key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()} | {
-            "share": text(share),
-            "threshold": text(threshold),
-        }
-        out.append(
-            Alert(
-                alert_id=alert_id(cause),
-                kind="budget",
-                severity="critical" if threshold >= 1 else "warning",
-                subject=budget.name,
-                text=message,
-                address=address,
-                payload=payload,
-                created_at=periods.now(),
-                attempts=0,
-            )
-        )
-    return out
+def _alert(standing: Standing, threshold: Decimal, share: Decimal, books: Books) -> Alert:
+    terms = standing.terms
+    period = _period_text(standing, books)
+    cause = f"budget|{terms.name}|{standing.revision}|{period}|{threshold.normalize()}"
+    verb = "is exceeded" if threshold >= 1 else f"has passed {threshold * 100:.0f} %"
+    spent, limit, billed, estimated = readable_amounts(standing.spent, standing.amount, standing.billed, standing.estimated)
+    message = (
+        f"Budget {terms.name} {verb}: {terms.described} caused {terms.currency} {spent} of "
+        f"{limit} in {period} ({share * 100:.0f} %); billed {billed}, estimated {estimated}."
+    )
+    return Alert(
+        alert_id=alert_id(cause),
+        kind="budget",
+        severity="critical" if threshold >= 1 else "warning",
+        subject=terms.name,
+        text=message,
+        address=_address(standing),
+        payload=_payload(standing) | {"month": period[:7], "share": text(share), "threshold": text(threshold)},
+        created_at=now(),
+        attempts=0,
+    )
+
+
+def _plain(value: object) -> object:
+    return text(value) if isinstance(value, Decimal) else value.isoformat() if isinstance(value, datetime) else value
+
+
+def _period_text(standing: Standing, books: Books) -> str:
+    """The period in words: 2026-10 for a month, else its first day or instant."""
+    start = standing.window.start.astimezone(ZoneInfo(books.settings.report.timezone))
+    if standing.chain_id is not None:
+        return f"{start:%Y-%m-%d}, chain {standing.chain_id}"
+    if standing.terms.period == "month":
+        return month_of(start)
+    if standing.terms.period == "hour":
+        return f"{start:%Y-%m-%dT%H:%M%z}"
+    return f"{start:%Y-%m-%d}, {standing.terms.period}"
+
+
+def _address(standing: Standing) -> str:
+    """The query that shows what counted."""
+    terms, window = standing.terms, standing.window
+    filters = "".join(
+        f"&filter={quote(f'{column_of(dimension, terms.view)}={name}')}"
+        for dimension, name in terms.scopes.items()
+        if dimension != "organisation"
+    )
+    bounds = "".join(f"&{name}={at:%Y-%m-%dT%H:%M:%SZ}" for name, at in (("start", window.start), ("end", window.end)))
+    return f"/v1/costs?by={terms.view}_agent,model&view={terms.view}{filters}{bounds}&calendar=usage"

@@ -85,10 +85,10 @@ def budget_fingerprint(books: Books) -> str:
     """Changes when a budget is set up, changed or deleted, or the thresholds of alerts are changed."""
     import sqlalchemy as sa
 
-    from ledger.db import Budget
+    from ledger.db import BudgetRevision
 
     with books.database.session() as session:
-        revisions = session.execute(sa.select(sa.func.count(Budget.id), sa.func.max(Budget.id))).one()
+        revisions = session.execute(sa.select(sa.func.count(BudgetRevision.id), sa.func.max(BudgetRevision.id))).one()
     return f"{tuple(revisions)} {books.settings.alerts.model_dump_json()}"
 
 

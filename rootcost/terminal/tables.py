@@ -23,8 +23,9 @@ from rootcost.terminal.terminal_console import TerminalConsole
 if TYPE_CHECKING:
     import polars as pl
 
-    from api.models import Agents, Budget, ProblemRow, RunRow
+    from api.models import Agents, Budget, BudgetRequestRow, BudgetRevisionRow, ProblemRow, RunRow
     from attribution.monitoring.run_diff import Difference
+    from ledger.budgets.status import Standing
 
 HEADINGS: Mapping[str, str] = {
     "initiator_team": "team (started it)",
@@ -263,6 +264,62 @@ def budgets(rows: Sequence[Budget]) -> None:
         {**row.model_dump(), "used_percent": None if row.used_percent is None else f"{row.used_percent:.1f}"} for row in rows
     )
     draw(table(columns, table_rows, money=["amount", "spent", "left"], numbers=["used_percent"]))
+
+
+def budget_status(rows: Sequence[Standing]) -> None:
+    """How budgets stand, and when their money will be gone."""
+    columns = [
+        "budget",
+        "from",
+        "to",
+        "amount",
+        "billed",
+        "estimated",
+        "encumbered",
+        "available",
+        "forecast",
+        "low",
+        "high",
+        "exhausted",
+        "state",
+    ]
+    table_rows = (
+        {
+            **row.row(),
+            "from": f"{row.window.start:%Y-%m-%d %H:%M}",
+            "to": f"{row.window.end:%Y-%m-%d %H:%M}",
+            "exhausted": "" if row.outlook.exhausted_at is None else f"{row.outlook.exhausted_at:%Y-%m-%d %H:%M}",
+        }
+        for row in rows
+    )
+    money = ["amount", "billed", "estimated", "encumbered", "available", "forecast", "low", "high"]
+    draw(table([*columns, "currency"], table_rows, money=money, keep=["budget", "state"]))
+    for row in rows:
+        for note in row.notes:
+            terminal().print(f"{row.terms.name}: {note}", markup=False)
+
+
+def budget_revisions(rows: Sequence[BudgetRevisionRow]) -> None:
+    """Revisions of a budget, newest first."""
+    columns = ["revision", "name", "amount", "currency", "from", "recorded", "by", "reason", "terms"]
+    table_rows = (
+        {
+            **row.model_dump(),
+            "from": "always" if row.valid_from is None else f"{row.valid_from:%Y-%m-%d %H:%M}",
+            "recorded": f"{row.recorded_at:%Y-%m-%d %H:%M:%S}",
+            "by": row.recorded_by,
+            "terms": "ended" if row.ended else ", ".join(f"{d} {name}" for d, name in row.terms["scopes"].items()),
+        }
+        for row in rows
+    )
+    draw(table(columns, table_rows, money=["amount"]))
+
+
+def budget_requests(rows: Sequence[BudgetRequestRow]) -> None:
+    """Raises that await a second person."""
+    columns = ["request_id", "budget", "current_amount", "amount", "currency", "asked_by", "reason", "expires"]
+    table_rows = ({**row.model_dump(), "expires": f"{row.expires_at:%Y-%m-%d %H:%M}"} for row in rows)
+    draw(table(columns, table_rows, money=["current_amount", "amount"], keep=["request_id"]))
 
 
 def runs(rows: Sequence[RunRow]) -> None:

@@ -21,7 +21,7 @@ from ledger import db
 from ledger.books import Books
 from ledger.errors import StoreUnreachable
 from ledger.problems import Problem, to_frame
-from ledger.tables import ANOMALIES, BUDGET_STATUS, PROBLEMS
+from ledger.tables import ANOMALIES, PROBLEMS
 from tests.support.api_examples import CHAIN_1, RUN, TOKEN, SmallReceivers, frame, reach, write_worked_example
 from tests.support.paths import ROOT
 
@@ -183,43 +183,42 @@ def test_a_budget_is_revised_never_overwritten(client: Client, books: Books) -> 
     assert client.change_budget(
         "care", BudgetChange(scope="team", scope_name="Care", amount=Decimal("0.01"), currency="USD")
     ).amount == Decimal("0.01")
-    standing = {
-        "month": "2026-10",
-        "run_id": RUN,
-        "budget": "care",
-        "scope": "team",
-        "scope_name": "Care",
-        "view": "initiator",
-        "currency": "USD",
-    }
-    spent = {"amount": Decimal("0.01"), "billed": Decimal("0.018"), "estimated": Decimal("0.002"), "state": "exceeded"}
-    books.store.append(BUDGET_STATUS, frame(BUDGET_STATUS, [{**standing, **spent}]))
-    september = {**standing, **spent, "month": "2026-09", "billed": Decimal("0.001"), "estimated": Decimal(0), "state": "ok"}
-    books.store.append(BUDGET_STATUS, frame(BUDGET_STATUS, [september]))
-    assert [(b.month, b.state, b.spent) for b in client.budgets(month="2026-09").rows] == [("2026-09", "ok", Decimal("0.001"))]
-    assert [(b.month, b.state, b.spent) for b in client.budgets(month="2026-08").rows] == [(None, None, None)]
+    assert [(b.month, b.state, b.spent) for b in client.budgets(month="2026-09").rows] == [("2026-09", "ok", Decimal(0))]
+    assert [(b.month, b.state, b.spent) for b in client.budgets(month="2026-11").rows] == [("2026-11", "no data", Decimal(0))]
     (budget,) = client.budgets().rows
-    assert (budget.revision, budget.state, budget.spent, budget.left, budget.used_percent) == (
+    assert (budget.revision, budget.month, budget.state, budget.spent, budget.left, budget.used_percent) == (
         2,
+        "2026-10",
         "exceeded",
-        Decimal("0.02"),
-        Decimal("-0.01"),
-        Decimal(200),
+        Decimal("0.018"),
+        Decimal("-0.008"),
+        Decimal(180),
     )
+    budget_id = budget.budget_id
+    renamed = client.change_budget("care", BudgetChange(rename="care-monthly", reason="clearer"))
+    assert (renamed.name, renamed.budget_id, renamed.amount) == ("care-monthly", budget_id, Decimal("0.01"))
+    assert client.change_budget(budget_id, BudgetChange(rename="care")).name == "care"
+    assert [(r.revision, r.name, r.reason) for r in client.budget_revisions("care").rows][:2] == [
+        (4, "care", ""),
+        (3, "care-monthly", "clearer"),
+    ]
     client.drop_budget("care")
     assert client.budgets().rows == []
     with pytest.raises(ApiProblem, match="no such budget"):
         client.drop_budget("care")
-    assert client.add_budget(care).revision == 4
+    assert client.add_budget(care).revision == 6
     with books.database.session() as session:
         audit = [
             (a.action, a.subject, (a.before or {}).get("amount"), (a.after or {}).get("amount"))
             for a in session.scalars(sa.select(db.Audit))
         ]
-        assert len(session.scalars(sa.select(db.Budget)).all()) == 4
+        assert len(session.scalars(sa.select(db.BudgetRevision)).all()) == 6
+        assert session.scalars(sa.select(db.Budget.budget_id)).all() == [budget_id]
     assert audit == [
         ("budget.add", "care", None, "1500"),
         ("budget.change", "care", "1500", "0.01"),
+        ("budget.change", "care-monthly", "0.01", "0.01"),
+        ("budget.change", "care", "0.01", "0.01"),
         ("budget.drop", "care", "0.01", None),
         ("budget.add", "care", None, "1500"),
     ]
@@ -249,23 +248,6 @@ def test_the_audit_log_is_listed_by_keyset_and_filter(client: Client, http: http
     assert (drop_entry.actor_kind, drop_entry.previous_hash) == ("key", denial.hash)
     assert client.audit(end="2026-01").rows == []
     problem(http.get("/v1/audit", params={"start": "2026-02", "end": "2026-01"}), 400)
-
-
-def test_a_budget_for_another_scope_has_no_standing_yet(client: Client, books: Books) -> None:
-    client.add_budget(NewBudget(name="b", scope="team", scope_name="Dev", amount=Decimal(1), currency="USD"))
-    standing = {
-        "month": "2026-10",
-        "run_id": RUN,
-        "budget": "b",
-        "scope": "team",
-        "scope_name": "Care",
-        "view": "initiator",
-        "currency": "USD",
-    }
-    books.store.append(
-        BUDGET_STATUS, frame(BUDGET_STATUS, [{**standing, "amount": 1, "billed": 1, "estimated": 0, "state": "ok"}])
-    )
-    assert client.budgets().rows[0].state is None
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,8 @@ def test_the_second_of_two_people_is_told_what_the_first_changed(http: Any) -> N
     assert second.status_code == 412
     problem = second.json()
     assert problem["type"] == "/problems/changed-meanwhile"
-    assert problem["expected"] == TERMS | {"name": "care", "amount": "5", "revision": 1}
-    assert problem["current"] == TERMS | {"name": "care", "amount": "6", "revision": 2}
+    for version, amount, revision in (("expected", "5", 1), ("current", "6", 2)):
+        assert problem[version].items() >= (TERMS | {"name": "care", "amount": amount, "revision": revision}).items()
     assert http.delete("/v1/budgets/care", headers=AUTHOR | {"If-Match": tag}).status_code == 412
     assert http.get("/v1/budgets/care").json()["amount"] == "6"
 

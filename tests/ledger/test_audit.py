@@ -151,9 +151,7 @@ def test_an_entry_is_made_with_its_change_or_not_at_all(database: Database) -> N
 
 
 def add_budget(session: sa.orm.Session) -> None:
-    session.add(
-        Budget(name="b", scope="team", scope_name="Care", amount=1, currency="USD", recorded_at=AT, deleted=False, revision=1)
-    )
+    session.add(Budget(budget_id="bud-1", name="b", created_at=AT))
 
 
 def drop_owners(session: sa.orm.Session) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,11 +12,13 @@ import sqlalchemy as sa
 
 from attribution.run import attribute
 from ledger import registry
-from ledger.audit import record
 from ledger.audit_verify import verify_audit
 from ledger.base import Base
 from ledger.books import Books
-from ledger.db import Budget, Database, Published
+from ledger.budgets import revisions
+from ledger.budgets.revisions import Change
+from ledger.budgets.terms import Terms
+from ledger.db import BudgetRevision, Database, Published
 from ledger.settings import StoreSettings
 from tests.support.audit_damage import append
 from tests.support.books_by_hand import charge, charges, write
@@ -58,23 +59,10 @@ def test_books_on_postgresql(postgres: str, books: Books) -> None:
         assert registry.timeline(registry.rows(served))["team"].to_list() == ["Care", "Data"]
         amount = Decimal("1234567890.123456789012")
         with served.database.session() as session:
-            record(session, "test", "budget.add", "b")
-            session.add(
-                Budget(
-                    name="b",
-                    scope="team",
-                    scope_name="Care",
-                    period="month",
-                    amount=amount,
-                    currency="USD",
-                    view="initiator",
-                    revision=1,
-                    recorded_at=datetime(2026, 10, 1, tzinfo=UTC),
-                    deleted=False,
-                )
-            )
+            terms = Terms(name="b", scopes={"team": "Care"}, amount=amount)
+            revisions.add(session, terms, Change("test"))
         with served.database.session() as session:
-            assert session.scalars(sa.select(Budget)).one().amount == amount
+            assert session.scalars(sa.select(BudgetRevision)).one().amount == amount
         write(served, charges=charges(charge("1", service_name="S3", sku_meter=None)))
         report = attribute(served)
         with served.database.session() as session:

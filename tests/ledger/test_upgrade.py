@@ -21,7 +21,9 @@ from attribution.run import attribute
 from ledger import upgrade
 from ledger.audit_verify import verify_audit
 from ledger.books import Books
-from ledger.db import Audit, Base, Budget, Checkpoint, Database
+from ledger.budgets.revisions import find, newest
+from ledger.budgets.status import budgets_in_force
+from ledger.db import Audit, Base, Checkpoint, Database
 from ledger.errors import LedgerDamagedError, LedgerVersionError
 from ledger.tables import COSTS
 from tests.support.kills import forked
@@ -64,7 +66,7 @@ def with_next_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     (folder / "versions/v9999_more.py").write_text(
         f'import sqlalchemy as sa\nfrom alembic import op\n\nrevision = "9999"\ndown_revision = "{newest}"\n\n\n'
         'def upgrade():\n    op.create_table("notes", sa.Column("id", sa.Integer, primary_key=True))\n'
-        '    op.add_column("budgets", sa.Column("note", sa.String(9)))\n    op.drop_table("leaders")\n'
+        '    op.add_column("budget_revisions", sa.Column("note", sa.String(9)))\n    op.drop_table("leaders")\n'
     )
     monkeypatch.setattr(upgrade, "files", lambda _: tmp_path / "package")
     upgrade.revisions.cache_clear()
@@ -112,7 +114,7 @@ def test_a_killed_upgrade_changes_nothing(archive: Path, statement: int, tmp_pat
     open_and_close(path)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
-        assert connection.execute("SELECT amount, note FROM budgets").fetchall() == [("1.5", None)]
+        assert connection.execute("SELECT amount, note FROM budget_revisions").fetchall() == [("1.5", None)]
 
 
 HOME_SCHEMA = {"0.1.0": "0001"}
@@ -126,7 +128,7 @@ def test_a_copy_is_kept_before_each_upgrade(tmp_path: Path, with_next_revision: 
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("UPDATE alembic_version SET version_num = ?", [newest_released])
             connection.execute("DROP TABLE notes")
-            connection.execute("ALTER TABLE budgets DROP COLUMN note")
+            connection.execute("ALTER TABLE budget_revisions DROP COLUMN note")
             connection.execute("CREATE TABLE leaders (id INTEGER)")
     copies = sorted((path.parent / "backups").iterdir())
     assert len(copies) == upgrade.BACKUPS_KEPT
@@ -197,8 +199,15 @@ def test_a_home_of_an_earlier_version_gives_the_same_figures(archive: Path, tmp_
         ]
         assert costs() == expected_costs  # of the run of that version, and of a run of this one
         with books.database.session() as session:
-            assert session.scalars(sa.select(Budget.amount)).all() == [Decimal("1.5")]
             assert session.scalars(sa.select(Checkpoint.value)).all() == ["2026-10-31"]
+        (candidate,) = budgets_in_force(books)
+        revision = candidate.newest
+        assert (revision.name, revision.amount, revision.scopes, revision.valid_from) == (
+            "care",
+            Decimal("1.5"),
+            {"team": "Care"},
+            None,
+        )
 
 
 @pytest.mark.parametrize("archive", HOMES, ids=lambda path: path.parent.name)
@@ -215,3 +224,25 @@ def test_the_audit_rows_of_an_earlier_version_are_chained_and_told(archive: Path
     assert [(e.actor, e.action, e.subject) for e in entries] == [*rows, ("upgrade", "audit.chain", "audit")]
     assert (entries[-1].after or {})["entries"] == len(rows)
     assert (report.entries, report.verified, report.damages) == (len(rows) + 1, len(rows) + 1, [])
+
+
+def test_revisions_of_an_earlier_version_keep_their_terms_and_an_ended_budget_stays_ended(tmp_path: Path) -> None:
+    home = restored(HOMES[0], tmp_path)
+    with closing(sqlite3.connect(home / "rootcost.db")) as connection, connection:
+        row = "INSERT INTO budgets VALUES (?, ?, ?, ?, 'month', ?, 'USD', 'initiator', ?, ?, ?)"
+        at = "2026-11-02 00:00:00.000000"
+        connection.executemany(
+            row,
+            [
+                (2, "care", "team", "Care", "2.25", 2, at, 0),
+                (3, "old", "agent", "bot", "9", 1, at, 0),
+                (4, "old", "agent", "bot", "9", 2, at, 1),
+            ],
+        )
+    with Books.open(home) as books:
+        (care,) = budgets_in_force(books)
+        assert [(r.amount, r.valid_from is None) for r in care.revisions] == [(Decimal("1.5"), True), (Decimal("2.25"), False)]
+        with books.database.session() as session:
+            ended = find(session, "old")
+            assert ended is not None
+            assert (ended.revision, ended.ended_at is None, newest(session, ended).ended) == (2, False, True)

@@ -442,7 +442,7 @@ def test_the_second_of_two_people_sees_what_the_first_changed(visit: Any) -> Non
         first, second = (visit(url, "budgets", budget="care-monthly").at for _ in range(2))
         assert "Saved: care-monthly, US$ 1,600.00 a month." in Shown(change(first, "1600")).words
         late_words = Shown(change(second, "1700")).words
-        assert "Not saved: somebody has changed this budget meanwhile: monthly limit 1,500 → 1,600." in late_words
+        assert "Not saved: somebody has changed this budget meanwhile: limit 1,500 → 1,600." in late_words
         assert second.text_input(key="change-care-monthly-amount").value == "1700"
         assert "Saved: care-monthly, US$ 1,700.00 a month." in Shown(change(second, "1700")).words
         assert second.text_input(key="change-care-monthly-amount").value == "1700"
@@ -549,7 +549,7 @@ def test_every_page_names_the_address_of_its_figures(visit: Any, full_url: str, 
         ("chains", "rootcost ingest litellm payloads.jsonl"),
         ("explain", "rootcost ingest litellm payloads.jsonl"),
         ("balance", "rootcost ingest focus bill.csv"),
-        ("budgets", "Set a monthly limit"),
+        ("budgets", "Set a limit"),
         ("sources", "rootcost ingest aws-cur s3://bucket/prefix"),
     ],
 )

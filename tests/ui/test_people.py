@@ -92,7 +92,7 @@ def test_a_session_that_ends_covers_the_tab_and_keeps_what_is_typed(window: Any,
     page.get_by_text("Set up a budget").click()
     page.get_by_label("Name").fill("typed-before")
     page.get_by_label("Which one").fill("Dev")
-    page.get_by_label("Monthly limit").fill("12.50")
+    page.get_by_label("Limit of a period").fill("12.50")
     assert page.get_by_label("Token").count() == 0
 
     del people.sessions["bo"]

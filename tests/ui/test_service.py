@@ -115,7 +115,7 @@ def test_people_log_in_see_their_part_and_lose_nothing(service: Service) -> None
     admin.get_by_text("Set up a budget").click()
     admin.get_by_label("Name").fill("care-monthly")
     admin.get_by_label("Which one").fill("Care")
-    admin.get_by_label("Monthly limit").fill("12.50")
+    admin.get_by_label("Limit of a period").fill("12.50")
     other_tab = office.new_page()
     other_tab.goto(f"{service.dashboard}/explorer?by=team")
     settled(other_tab)

@@ -1,23 +1,21 @@
-"""Budgets page: monthly limits of teams and agents, their state, and a form to set them."""
+"""Budgets page: limits of teams, agents and others, how they stand, and what is to be decided about them."""
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from decimal import Decimal
 
 import streamlit as st
-from pydantic import ValidationError
 
 from api.client import ApiProblem
-from api.models import Budget, BudgetChange, NewBudget
-from ui import budget_edits, charts, controls, people, widgets
+from api.models import Budget
+from ui import budget_decisions, budget_edits, charts, controls, people, widgets
 from ui import labels as ui_labels
-from ui.api_requests import request, send_change, try_request
+from ui.api_requests import request, try_request
+from ui.budget_form import form
 from ui.grid import Cell, Column, Grid, Pill, Row, Tone, draw
 
-TONES: dict[str, Tone] = {"ok": "good", "warning": "warn", "exceeded": "bad"}
+TONES: dict[str, Tone] = {"ok": "good", "warning": "warn", "exceeded": "bad", "no rate": "warn"}
 COLOURS = {"ok": "#10946f", "warning": "#e39b0b", "exceeded": "#cf5a18"}
-KEPT = "kept"
 
 
 def page() -> None:
@@ -31,7 +29,7 @@ def page() -> None:
     if not budgets:
         if people.may_set_budgets():
             widgets.empty_state(
-                "No budgets yet", "Set a monthly limit for a team or an agent below; crossing it raises an alert."
+                "No budgets yet", "Set a limit for a team, an agent or anything else below; crossing it raises an alert."
             )
             form(None)
         else:
@@ -43,9 +41,12 @@ def page() -> None:
     chosen = next((b for b in budgets if b.name == controls.read("budget")), None)
     if chosen is not None:
         history(chosen)
+        revisions(chosen)
     if people.may_set_budgets():
+        budget_decisions.waiting(budgets)
         if chosen is not None:
             form(chosen)
+            budget_decisions.end(chosen)
         elif (ended_budget := budget_edits.ended(controls.read("budget") or "")) is not None:
             form(ended_budget)
         form(None)
@@ -84,7 +85,8 @@ def listing(budgets: list[Budget], address: str) -> Grid:
                     Cell(
                         budget.name,
                         order=budget.name,
-                        sub=f"{budget.scope} {budget.scope_name} · {ui_labels.VIEWS.get(budget.view, budget.view)}",
+                        sub=f"{about(budget)} · {ui_labels.VIEWS.get(budget.view, budget.view)}"
+                        + ("" if budget.period == "month" else f" · {budget.period}"),
                     ),
                     Cell(
                         pills=[Pill(budget.state or "not evaluated", TONES.get(budget.state or "", ""))], order=budget.state or ""
@@ -97,7 +99,7 @@ def listing(budgets: list[Budget], address: str) -> Grid:
                         title="full colour: billed; pale: estimated",
                     ),
                     Cell(widgets.percent(budget.used_percent), order=budget.used_percent),
-                    widgets.money_cell(budget.spent, currency, sub=ui_labels.month(budget.month) if budget.month else ""),
+                    widgets.money_cell(budget.spent, currency, sub=period_text(budget)),
                     widgets.money_cell(limit, currency),
                     widgets.money_cell(budget.left, currency, tone="bad" if budget.left is not None and budget.left < 0 else ""),
                 ),
@@ -117,16 +119,73 @@ def listing(budgets: list[Budget], address: str) -> Grid:
     return Grid(columns, rows, label="Budgets", address=address, caption="Choose a budget to see its months and change it.")
 
 
+def about(budget: Budget) -> str:
+    """What it is about, in words."""
+    return ", ".join(f"{dimension} {name}" for dimension, name in (budget.scopes or {budget.scope: budget.scope_name}).items())
+
+
+def period_text(budget: Budget) -> str:
+    """The period in words."""
+    if budget.period != "month" and budget.period_start is not None:
+        return ui_labels.when(budget.period_start)
+    return ui_labels.month(budget.month) if budget.month else ""
+
+
+def outlook(budget: Budget) -> None:
+    """What is held, what will be spent, when the money will be gone, and what somebody should know."""
+    parts = []
+    if budget.encumbered:
+        parts.append(f"{widgets.money(budget.encumbered, budget.currency)} is held for calls under way.")
+    if budget.forecast is not None:
+        between = (
+            "" if budget.low is None or budget.high is None
+            else f" ({widgets.money(budget.low, budget.currency)} to {widgets.money(budget.high, budget.currency)})"
+        )  # fmt: skip
+        parts.append(f"By its end the period will cost {widgets.money(budget.forecast, budget.currency)}{between}.")
+    if budget.exhausted_at is not None:
+        verb = "was reached" if budget.state == "exceeded" else "will be reached"
+        parts.append(f"The limit {verb} on {ui_labels.when(budget.exhausted_at)}.")
+    if parts:
+        st.markdown(widgets.plain(" ".join(parts)))
+    for note in budget.notes:
+        st.warning(widgets.plain(f"{note[:1].upper()}{note[1:]}."))
+
+
+def revisions(budget: Budget) -> None:
+    """Who changed it, when and why."""
+    answer = try_request(lambda api: api.budget_revisions(budget.name))
+    if isinstance(answer, ApiProblem):
+        return
+    rows = [
+        Row(
+            (
+                Cell(str(revision.revision), order=revision.revision),
+                Cell(ui_labels.when(revision.recorded_at), order=revision.recorded_at.isoformat()),
+                Cell(revision.recorded_by or "–"),
+                widgets.money_cell(revision.amount, revision.currency),
+                Cell(revision.reason or ("ended" if revision.ended else "")),
+            )
+        )
+        for revision in answer.value.rows
+    ]
+    columns = (Column("Revision", "right"), Column("When"), Column("Who"), Column("Limit", "right"), Column("Why"))
+    with st.expander(f"Revisions of {widgets.plain(budget.name)}", expanded=False):
+        draw(Grid(columns, rows, label="Revisions", sortable=False, address=answer.address), key="budget-revisions")
+
+
 def history(budget: Budget) -> None:
     """What was spent month by month under this budget."""
     st.markdown(f"##### {widgets.plain(budget.name)}: month by month")
-    dimension = f"{budget.view}_{budget.scope}"
+    outlook(budget)
+    scopes = budget.scopes or {budget.scope: budget.scope_name}
+    filters = {
+        f"{budget.view}_{dimension}" if dimension in ("team", "agent") else dimension: name
+        for dimension, name in scopes.items()
+        if dimension != "organisation"
+    }
     answer = try_request(
         lambda api: api.costs(
-            by=[dimension],
-            granularity="month",
-            filters={dimension: budget.scope_name, "currency": budget.currency},
-            calendar="usage",
+            by=["currency"], granularity="month", filters={**filters, "currency": budget.currency}, calendar="usage"
         )
     )
     if isinstance(answer, ApiProblem):
@@ -148,123 +207,6 @@ def history(budget: Budget) -> None:
             draw(Grid((Column("Month"), Column("Spent", "right")), rows, label="Months", sortable=False), key="budget-table")
     st.caption(f"Revision {budget.revision}, made {ui_labels.when(budget.recorded_at)}. Earlier revisions are kept.")
     widgets.address(answer.address, key="budget")
-
-
-def form(budget: Budget | None) -> None:
-    """Sets up a budget, or changes the chosen one."""
-    at = budget_edits.prefix(budget.name) if budget else "budget"  # a budget chosen next must not find this one's fields
-    title = "Set up a budget" if budget is None else f"Change {widgets.plain(budget.name)}"
-    with st.expander(title, expanded=False):
-        if budget is not None:
-            budget = budget_edits.opened(budget)
-        _fields(budget, at)
-
-
-def _fields(budget: Budget | None, at: str) -> None:
-    with st.form(at, border=False):
-        name_column, middle, right = st.columns(3)
-        with name_column:
-            name = budget.name if budget else st.text_input("Name", key=f"{at}-name", placeholder="care-monthly")
-            scope = st.selectbox(
-                "Limits a", ["team", "agent"], index=["team", "agent"].index(budget.scope) if budget else 0, key=f"{at}-scope"
-            )
-            scope_name = st.text_input(
-                "Which one", budget.scope_name if budget else "", key=f"{at}-scope-name", placeholder="Care"
-            )
-        with middle:
-            amount = st.text_input(
-                "Monthly limit",
-                widgets.exact(budget.amount, None).replace(",", "") if budget else "",
-                key=f"{at}-amount",
-                placeholder="1500.00",
-            )
-            currency = st.text_input("Currency", budget.currency if budget else "USD", key=f"{at}-currency", max_chars=3)
-            view = st.selectbox(
-                "Counts cost by",
-                list(ui_labels.VIEWS),
-                index=list(ui_labels.VIEWS).index(budget.view) if budget else 0,
-                format_func=lambda v: ui_labels.VIEWS[v],
-                key=f"{at}-view",
-            )
-        with right:
-            token = "" if people.is_logged_in() else token_field(at)
-        if st.form_submit_button("Save" if budget else "Set up", type="primary", key=f"save-{at}"):
-            save(
-                budget,
-                token,
-                {
-                    "name": name,
-                    "scope": scope,
-                    "scope_name": scope_name.strip(),
-                    "amount": amount,
-                    "currency": currency.upper(),
-                    "view": view,
-                },
-            )
-
-
-def token_field(at: str) -> str:
-    """Where the token is typed while no people are set up."""
-    token: str = st.text_input(
-        "Token",
-        st.session_state.get(KEPT, ""),
-        type="password",
-        key=f"{at}-token",
-        help=f"{widgets.WRITING_HINT} Remembered until this tab is closed.",
-        autocomplete="off",
-    )
-    return token
-
-
-def save(budget: Budget | None, token: str, fields: dict[str, Any]) -> None:
-    """Sends what was filled in; says what is wrong with it, if anything is."""
-    error = missing(fields, token)
-    if error:
-        st.error(error)
-        return
-    try:
-        fields["amount"] = Decimal(fields["amount"].strip())
-        if budget is None:
-            new_budget = NewBudget(**fields)
-            saved_budget = send_change(lambda api: api.add_budget(new_budget), token=token.strip())
-        else:
-            name = fields.pop("name")
-            change = BudgetChange(**fields)
-            saved_budget = budget_edits.send(name, change, token=token.strip())
-    except InvalidOperation:
-        st.error(widgets.plain(f"{fields['amount']!r} is no amount: write it like 1500.00."))
-        return
-    except ValidationError as faults:
-        st.error("\n\n".join(widgets.plain(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}.") for e in faults.errors()))
-        return
-    except ApiProblem as problem:
-        if budget is None or problem.status != 412:
-            widgets.show_problem(problem)
-        else:
-            budget_edits.show_collision(budget.name, problem)
-        return
-    if budget is not None:
-        budget_edits.close(budget.name)
-    st.session_state[KEPT] = token.strip()
-    st.session_state["budget-done"] = widgets.plain(
-        f"Saved: {saved_budget.name}, {widgets.money(saved_budget.amount, saved_budget.currency)} a month."
-    )
-    controls.write("budget", saved_budget.name)
-    st.rerun()
-
-
-def missing(fields: dict[str, Any], token: str) -> str:
-    """The first thing that was not filled in, as a sentence."""
-    labels = {
-        "name": "a name",
-        "scope_name": "which team or agent it limits",
-        "amount": "a monthly limit",
-        "currency": "a currency",
-    }
-    for key, label in labels.items():
-        if not str(fields[key]).strip():
-            return f"Say {label}."
-    return "" if token.strip() or people.is_logged_in() else f"Writing needs the token. {widgets.WRITING_HINT}"
 
 
 page()

@@ -58,6 +58,9 @@ READINGS = {
     "/v1/anomalies": [""],
     "/v1/budgets": [""],
     "/v1/budgets/{name}": ["/v1/budgets/dev-monthly"],
+    "/v1/budgets/{name}/revisions": ["/v1/budgets/dev-monthly/revisions"],
+    "/v1/budget-names": [""],
+    "/v1/budget-requests": [""],
     "/v1/chains": ["", "search=agent", "limit=1"],
     "/v1/chains/{chain_id}": [f"/v1/chains/{CHAIN_1}"],
     "/v1/costs": [

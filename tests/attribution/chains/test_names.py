@@ -14,9 +14,13 @@ from attribution.run import attribute
 from ledger import registry
 from ledger.audit import record
 from ledger.books import Books
-from ledger.db import Budget, Owner
+from ledger.budgets import revisions
+from ledger.budgets.revisions import Change
+from ledger.budgets.status import standings
+from ledger.budgets.terms import Terms
+from ledger.db import Owner
 from ledger.settings import SharedRule
-from ledger.tables import BUDGET_STATUS, CALLS, COSTS, PROBLEMS
+from ledger.tables import CALLS, COSTS, PROBLEMS
 from tests.support.books_by_hand import BEGIN, SONNET, charge, charges, span, spans, write
 from tests.support.cases import book_case
 
@@ -135,23 +139,13 @@ def test_id3_names_of_an_older_registry_rules_and_budgets_compare_the_same(books
     with books.database.session() as session:
         record(session, "test", "registry.import", "by hand")
         session.add(Owner(kind="agent", name=" Bot ", agent=" Bot ", team="Care ", valid_from=BEGIN, recorded_at=BEGIN))
-        session.add(
-            Budget(
-                name="b",
-                scope="team",
-                scope_name="CARE",
-                amount=D(2),
-                currency="USD",
-                view="initiator",
-                revision=1,
-                recorded_at=BEGIN,
-            )
-        )
+        revisions.add(session, Terms(name="b", scopes={"team": "CARE"}, amount=D(2)), Change("test"))
     attribute(books)
     budgets.evaluate(books)
     assert costs_by(books, "initiator_team") == {"Care": D(4), "Ops": D(3)}
     assert costs_by(books, "initiator_agent") == {None: D(6), "Bot": D(1)}
-    assert books.store.scan(BUDGET_STATUS).select("billed", "state").collect().row(0) == (D(4), "exceeded")
+    (standing,) = standings(books)
+    assert (standing.billed, standing.state) == (D(4), "exceeded")
     assert len(findings(books, "unknown_team: Ops")) == 1
 
 

@@ -20,12 +20,13 @@ from api.queries import of_operator
 from ledger import sources
 from ledger.audit import record
 from ledger.books import Books
+from ledger.budgets.status import standings
 from ledger.db import Alert, ConfiguredSource, JobRun, Owner, SourceRun
 from ledger.errors import StoreUnreachable
 from ledger.ids import span_key, trace_key
 from ledger.locks import attribution_lock, lock_of
 from ledger.spool import Spool
-from ledger.tables import BUDGET_STATUS, CHARGES, SPANS
+from ledger.tables import CHARGES, SPANS
 from rootcost.operations import source_runs
 from rootcost.operations.source_runs import BY_CLOCK, backoff, longest_backoff, read_source
 from rootcost.service.changed_months import facts_by_month, input_fingerprints, months_to_check
@@ -123,8 +124,8 @@ def test_a_budget_that_is_set_up_while_nothing_else_changes_is_evaluated(books: 
     add_budget(of_operator(books), budget)
     assert jobs.attribute() == {"alerts": 1}
     assert jobs.attribute() == {}
-    status = books.store.scan(BUDGET_STATUS).select("scope_name", "billed", "state").collect()
-    assert status.rows() == [("coder", Decimal("0.03"), "exceeded")]
+    (standing,) = standings(books)
+    assert (standing.terms.scopes, standing.billed, standing.state) == ({"agent": "coder"}, Decimal("0.03"), "exceeded")
 
 
 @pytest.mark.parametrize(
