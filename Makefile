@@ -99,6 +99,15 @@ survive: .venv/.installed ## Kills, power cuts (as root), flipped bits, killed b
 audit: .venv/.installed ## Two writers of the audit log at once, then random damage: one chain, every damage named (EVENTS=10000, DAMAGES=100, SEED=1)
 	@$(BIN)/python -m tests.audit_run --events $(or $(EVENTS),10000) --damages $(or $(DAMAGES),100) --seed $(or $(SEED),1)
 
+# Redis runs in the environment of the proxy, where its client is; a store whose server is not installed is left out, and said.
+.PHONY: budgets
+budgets: .venv/.installed .venv-proxy/.installed ## Random schedules on the stores of budgets, against a slow model, and kills (SCHEDULES=1000000, KILLS=1000, SEED=1)
+	@$(BIN)/python -m tests.enforcement.all --schedules $(or $(SCHEDULES),1000000) --kills $(or $(KILLS),1000) --seed $(or $(SEED),1)
+
+.PHONY: budgets-proxy
+budgets-proxy: .venv/.installed .venv-proxy/.installed ## Budgets inside real LiteLLM proxies: 200 callers, two replicas, each kind of end
+	$(BIN)/python -m pytest -q tests/enforcement/test_proxy.py
+
 .PHONY: faults
 faults: .venv/.installed ## A full disk and input/output errors at random calls (FAULTS=200, SEED=…)
 	@$(BIN)/python -m tests.survive.faults --count $(or $(FAULTS),200) $(if $(SEED),--seed $(SEED))
