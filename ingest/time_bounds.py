@@ -13,7 +13,7 @@ from ledger.settings import IngestSettings
 
 FIELD = "start_time"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_YEAR = timedelta(days=365.25)
+_YEAR, _TICK = timedelta(days=365.25), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,16 @@ class TimeBounds:
         """The bounds around this instant."""
         years, hours = settings.max_past_years, settings.max_future_hours
         return cls(now - years * _YEAR, now + timedelta(hours=hours), years, hours)
+
+    def range_ns(self) -> tuple[int, int]:
+        """Nanoseconds since 1970 of the first and last start that is accepted: `violation` has nothing to say of what lies between.
+
+        >>> bounds = TimeBounds.at(datetime(2026, 11, 30, tzinfo=UTC), IngestSettings())
+        >>> [bounds.violation(start_ns) is None for start_ns in (*bounds.range_ns(), bounds.range_ns()[1] + 1000)]
+        [True, True, False]
+        """
+        first, last = ((at - _EPOCH) // _TICK for at in (self.earliest, self.latest))
+        return first * 1000, last * 1000 + 999
 
     def violation(self, start_ns: int) -> tuple[str, str, str] | None:
         """Why a span that starts then is left out, as (field, reason, remedy); None where it is not.

@@ -17,7 +17,9 @@ SPANS_CHANNEL, EVENTS_CHANNEL = "otlp", "otlp-events"
 """The channels: spans, and log records that report one request."""
 
 
-def with_derived_columns(frame: pl.DataFrame, ids: Ids, times: Times, source: str) -> pl.DataFrame:
+def with_derived_columns(
+    frame: pl.DataFrame, ids: Ids | tuple[pl.Series, ...], times: Times | tuple[pl.Series, ...], source: str
+) -> pl.DataFrame:
     """The frame with ids, keys, times and rank, and with corrections that need several columns.
 
     Ids that are not OpenTelemetry ids are in `trace_text`, `span_text` and `parent_text`; their bytes in `ids` are already the keys.

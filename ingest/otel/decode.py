@@ -238,11 +238,12 @@ def _proto_groups(message: Any, attribute_names: Container[str], resource_attrib
         resource = attributes_of(resource_spans.resource.attributes, resource_attribute_names)
         for scope_spans in resource_spans.scope_spans:
             scope = scope_spans.scope
-            yield Group(resource, scope.name, _proto_spans(scope_spans.spans, attribute_names, ordinal), scope.version)
+            yield Group(resource, scope.name, proto_spans(scope_spans.spans, attribute_names, ordinal), scope.version)
             ordinal += len(scope_spans.spans)
 
 
-def _proto_spans(spans: Iterable[Any], attribute_names: Container[str], before: int) -> Iterator[RawSpan]:
+def proto_spans(spans: Iterable[Any], attribute_names: Container[str], before: int) -> Iterator[RawSpan]:
+    """Spans of protobuf, with the named attributes; the first is number `before` + 1 of its export."""
     for ordinal, span in enumerate(spans, before + 1):
         attributes: dict[str, Any] = {}
         for pair in span.attributes:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final
 
 from ingest.otel.attribute_values import AttributeValueError, parse_object, value_at
 from ingest.otel.decode import from_protobuf
@@ -17,6 +18,8 @@ from ingest.otel.emitters import EmitterTable
 from ingest.otel.export_problems import ExportProblems, unusable
 from ingest.time_bounds import TimeBounds
 from ledger.problems import Problem
+
+_KEY: Final = attrgetter("key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ def redact_export(body: bytes, table: EmitterTable, *, source: str, uri: str, bo
     for part in export.failures:
         problems.add(part.place, "span", part.reason, "the sender's exporter wrote it so; update it or report it there")
     redactor = _Redactor(table)
+    first_ns, last_ns = bounds.range_ns() if bounds else (0, 0)
     span_count = ordinal = 0
     for resource_spans in export.body.resource_spans:
         redactor.keep_only(resource_spans.resource.attributes, table.resource_attributes)
@@ -50,7 +54,9 @@ def redact_export(body: bytes, table: EmitterTable, *, source: str, uri: str, bo
             for position, span in enumerate(spans):
                 ordinal += 1
                 start_ns = span.start_time_unix_nano
-                problem = unusable(span.trace_id, span.span_id, start_ns) or (bounds.violation(start_ns) if bounds else None)
+                problem = unusable(span.trace_id, span.span_id, start_ns)
+                if bounds and not first_ns <= start_ns <= last_ns:
+                    problem = problem or bounds.violation(start_ns)
                 if problem:
                     problems.add(f"span {ordinal}", *problem)
                     bad.append(position)
@@ -71,12 +77,11 @@ class _Redactor:
 
     def span(self, span: Any) -> None:
         attributes, whole = span.attributes, self._plain_attributes
-        partly = [position for position, pair in enumerate(attributes) if pair.key not in whole]
-        if partly:
-            self._reduce(attributes, partly)
+        if not whole.issuperset(map(_KEY, attributes)):
+            self._reduce(attributes, [position for position, pair in enumerate(attributes) if pair.key not in whole])
         if span.events:
             del span.events[:]
-        if span.status.message:
+        if span.HasField("status") and span.status.message:
             span.status.message = ""
         for link in span.links:
             del link.attributes[:]

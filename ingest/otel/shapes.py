@@ -21,8 +21,9 @@ MAX_SHAPES: Final = 4096
 """Shapes of one batch that are kept; beyond them spans are read in full."""
 _MAX_PARTS: Final = 64
 _PLAIN: Final = frozenset({str, int, bool, float})
-_COUNTS: Final = frozenset(USAGE_COLUMNS)
-_VARYING_SLOTS: Final = _COUNTS | {
+COUNTS: Final = frozenset(USAGE_COLUMNS)
+"""Columns that count usage."""
+_VARYING_SLOTS: Final = COUNTS | {
     "conversation_id", "provider_request_id", "request_ids", "gateway_call_id", "reported_cost", "end_user",
     "attributes.tool_call_id", "attributes.run_id", "attributes.aws_request_id",
 }  # fmt: skip
@@ -57,7 +58,7 @@ class Varying(NamedTuple):
 
 def is_count(slot: str) -> bool:
     """Whether a column counts usage, or is the provider's own count."""
-    return slot in _COUNTS or slot.startswith(PROVIDER_USAGE)
+    return slot in COUNTS or slot.startswith(PROVIDER_USAGE)
 
 
 @lru_cache(maxsize=16)
@@ -124,11 +125,11 @@ def read_varying(span: RawSpan, shape: Shape) -> Varying | None:
     attributes = span.attributes
     for attribute, target in shape.varying:
         slot, column_value = target.slot, target.reader(attributes[attribute])
-        if slot in _COUNTS or slot.startswith(PROVIDER_USAGE):
+        if slot in COUNTS or slot.startswith(PROVIDER_USAGE):
             if column_value is None:
                 return None
             counts[slot] = (column_value, target)
-            if slot in _COUNTS:
+            if slot in COUNTS:
                 columns[slot] = column_value
         elif column_value is None:
             continue

@@ -33,7 +33,7 @@ _as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 _VERSION_LENGTH = 40
 """Longer scope versions are cut."""
 _ENTRY_KINDS = frozenset({"SERVER", "CONSUMER"})
-_FRAME_TYPES: Mapping[str, Any] = {
+FRAME_TYPES: Mapping[str, Any] = {
     **dict.fromkeys(("link_trace", "link_span"), pl.Binary),
     **dict.fromkeys(("trace_text", "span_text", "parent_text", "reported_cost"), pl.String),
 }
@@ -75,6 +75,7 @@ class SpanBatch:
         self._shape_of_row: list[int | None] = []
         self._owners: dict[_Resource, int] = {}
         self._warnings = 0
+        self.shape: Shape | None = None  # of the last span
 
     @property
     def height(self) -> int:
@@ -139,7 +140,7 @@ class SpanBatch:
 
         entry = parent is None or span.kind in _ENTRY_KINDS or span.remote_parent
         key = self._keys.key_of(span, (owner_number, by_scope, version, entry)) if self._varying else None
-        shape = self._shapes.get(key) if key is not None else None
+        self.shape = shape = self._shapes.get(key) if key is not None else None
         if shape is not None and self._add_alike(row, span, shape):
             self._unread.add_fields(unread, shape.emitter.name)
             return
@@ -201,9 +202,8 @@ class SpanBatch:
             return
         model_entry = chosen.get("response_model") or chosen.get("request_model")
         columns = {slot: column[row] for slot, column in self._values.items() if row in column and slot not in slots}
-        if row in self._other:
-            columns["other_usage"] = _as_json(self._other[row])
-        self._shapes[key] = Shape(
+        columns |= {"other_usage": _as_json(self._other[row])} if row in self._other else {}
+        self.shape = self._shapes[key] = Shape(
             number=len(self._shapes),
             emitter=emitter,
             model=model_entry[0] if model_entry else None,
@@ -385,7 +385,7 @@ class SpanBatch:
         columns: dict[str, pl.Series] = {}
         for slot, values in (*self._values.items(), ("attributes", texts), ("other_usage", other)):
             shared_values = [shape.columns.get(slot) for shape in shapes] if slot != "attributes" else _extras_of(shapes)
-            dtype = _FRAME_TYPES.get(slot) or SPANS.schema[slot]
+            dtype = FRAME_TYPES.get(slot) or SPANS.schema[slot]
             column = pl.Series(slot, list(map(values.get, range(height))), dtype=dtype) if values else None
             if any(value is not None for value in shared_values):
                 shared_column = pl.Series(slot, shared_values, dtype=dtype).gather(shape_numbers)

@@ -35,6 +35,10 @@ class UnreadAttributes:
             unread |= self._inner_fields(name, attributes[name])
         return {name: value for name, value in unread.items() if not name.startswith(self._known_families)}
 
+    def may_be_in(self, names: Iterable[str]) -> bool:
+        """Whether `take` may find something in spans with these attributes, going by their names."""
+        return any(name in self._objects or (name not in self._known_names and is_usage_attribute(name)) for name in names)
+
     def _inner_fields(self, attribute: str, value: object) -> dict[str, Any]:
         """The fields of an object of usage that no row reads."""
         try:

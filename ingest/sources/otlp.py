@@ -21,7 +21,7 @@ import pyarrow as pa
 from ingest import compression, policies
 from ingest.compression import CutOffError, has_magic
 from ingest.logs.files import whole_folder_batches
-from ingest.otel import redact, signals
+from ingest.otel import bulk, redact, signals
 from ingest.otel.decode import (
     MAX_BODY_BYTES,
     Exported,
@@ -91,9 +91,14 @@ def redact_export(
 
 def read_bodies(bodies: Iterable[bytes], *, uri: str, settings: IngestSettings, source: str = "otlp") -> Reading:
     """The rows of stored exports, many deliveries at once; the raw id of each is the hash of its bytes."""
+    exports = list(bodies)
+    raw_ids = [received_id(export) for export in exports]
+    reading = bulk.read_exports(exports, raw_ids, _table(settings), source=source, uri=uri)
+    if reading is not None:
+        return reading
     batch = _batch(settings, source=source, uri=uri, raw_id="")
-    for body in bodies:
-        batch.add(from_protobuf(body), raw_id=received_id(body))
+    for export, raw_id in zip(exports, raw_ids, strict=True):
+        batch.add(from_protobuf(export), raw_id=raw_id)
     return batch.reading()
 
 

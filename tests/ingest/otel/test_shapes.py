@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from ingest.otel import shapes, spans
+from ingest.otel import bulk, shapes, spans
 from ingest.otel.emitters import table
 from ingest.sources import otlp
 from ledger.settings import IngestSettings
@@ -43,10 +43,26 @@ LIKELY = {
     "gen_ai.conversation.id": "c-1",
 }
 
+Scopes = list[tuple[str, list[tuple[str, dict[str, Any]]]]]
+"""Spans by name and attributes, by scope."""
+
 attributes = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(VALUES), max_size=5)
+names_of_spans = st.sampled_from(["chat gpt-4o", "LLM", "run"])
+scope_lists = st.lists(
+    st.tuples(st.sampled_from(SCOPES), st.lists(st.tuples(names_of_spans, attributes.map(lambda a: LIKELY | a)), max_size=6)),
+    max_size=3,
+)
+ALL_PAIRS: Scopes = [("", [("chat", LIKELY | {name: value}) for name in NAMES for value in (VALUES[3], *VALUES)])]
 
 
-def export_of(spans_of_scopes: list[tuple[str, list[tuple[str, dict[str, Any]]]]]) -> bytes:
+def repeated(scopes: Scopes, more: dict[str, Any]) -> Scopes:
+    """Each span three times, once with more attributes."""
+    return [
+        (scope, [(name, values | extra) for name, values in entries for extra in ({}, more, {})]) for scope, entries in scopes
+    ]
+
+
+def export_of(spans_of_scopes: Scopes) -> bytes:
     export, number = ExportTraceServiceRequest(), 0
     for scope_name, entries in spans_of_scopes:
         resource = export.resource_spans.add()
@@ -82,25 +98,14 @@ def read(body: bytes) -> tuple[list[tuple[Any, ...]], list[str]]:
     return sorted(reading.frame.rows(), key=str), sorted(map(str, reading.problems))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(SCOPES),
-            st.lists(st.tuples(st.sampled_from(["chat gpt-4o", "LLM", "run"]), attributes.map(lambda a: LIKELY | a)), max_size=6),
-        ),
-        max_size=3,
-    ),
+    scope_lists,
     attributes,
 )
-@example([("", [("chat", LIKELY | {name: value}) for name in NAMES for value in (VALUES[3], *VALUES)])], {})
-def test_spans_read_by_their_shape_are_those_of_a_full_reading(
-    scopes: list[tuple[str, list[tuple[str, dict[str, Any]]]]], more: dict[str, Any]
-) -> None:
-    scope_entries = [
-        (scope, [(name, values | extra) for name, values in entries for extra in ({}, more, {})]) for scope, entries in scopes
-    ]
-    body = export_of(scope_entries)
+@example(ALL_PAIRS, {})
+def test_spans_read_by_their_shape_are_those_of_a_full_reading(scopes: Scopes, more: dict[str, Any]) -> None:
+    body = export_of(repeated(scopes, more))
     by_shape = read(body)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spans, "varying_attributes", lambda _: frozenset())
@@ -119,6 +124,31 @@ def test_a_shape_is_worked_out_once_and_ids_and_counts_are_each_span_s_own() -> 
     assert frame["input_tokens"].to_list() == list(range(1, 31))
     assert frame["provider_request_id"].to_list() == [f"r-{n}" for n in range(30)]
     assert frame["request_model"].unique().to_list() == ["gpt-4o"]
+
+
+def read_in_bulk(bodies: list[bytes]) -> tuple[list[tuple[Any, ...]], list[str]]:
+    raw_ids = [otlp.received_id(body) for body in bodies]
+    reading = bulk.read_exports(bodies, raw_ids, otlp._table(IngestSettings()), source="otlp", uri="u")
+    assert reading is not None
+    return sorted(reading.frame.rows(), key=str), sorted(map(str, reading.problems))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    scope_lists,
+    attributes,
+)
+@example(ALL_PAIRS, {})
+def test_spans_read_in_bulk_are_those_of_a_full_reading(scopes: Scopes, more: dict[str, Any]) -> None:
+    scope_entries = repeated(scopes, more)
+    bodies = [export_of(scope_entries), export_of(scope_entries[:1])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bulk, "MIN_SPANS", 0)
+        patch.setattr(bulk, "MIN_ALIKE", 1)
+        in_bulk = read_in_bulk(bodies)
+        patch.setattr(bulk, "MIN_SPANS", 10**9)
+        one_by_one = otlp.read_bodies(bodies, uri="u", settings=IngestSettings())
+    assert in_bulk == (sorted(one_by_one.frame.rows(), key=str), sorted(map(str, one_by_one.problems)))
 
 
 def test_attributes_that_decide_more_than_their_own_column_do_not_vary() -> None:
