@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from attribution.chains.attempts import GATEWAYS, PROOFS, gateway_proofs
+from attribution.chains.components import connected_components
 from attribution.chains.request_ids import request_proofs
 from attribution.chains.shared_ids import ids_of_other_callers, with_callers, without_repeated_batches
 from attribution.factorize import non_null_columns
@@ -209,14 +210,9 @@ def _components(signals: pl.DataFrame, shared_ids: pl.DataFrame, *, spans_are_un
 
 def _connect(proofs: pl.DataFrame) -> pl.DataFrame:
     """The smallest row that each row is connected to: row, label."""
-    labels = proofs.select("row", label="row").unique()
-    while True:
-        labelled_proofs = proofs.join(labels, on="row")
-        proof_labels = labelled_proofs.group_by("proof").agg(least=pl.col("label").min())
-        row_labels = labelled_proofs.join(proof_labels, on="proof").group_by("row").agg(label=pl.col("least").min())
-        if row_labels["label"].sum() == labels["label"].sum():
-            return row_labels
-        labels = row_labels
+    first_rows = proofs.select(pl.col("row").min().over("proof")).to_series()
+    rows, component = connected_components(first_rows.to_numpy(), proofs["row"].to_numpy())
+    return pl.DataFrame({"row": rows, "label": rows[component]})
 
 
 def _contradictory_rows(labels: pl.DataFrame, proofs: pl.DataFrame, signals: pl.DataFrame) -> pl.Series:

@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from attribution.chains.components import Keys, reachable
 from attribution.chains.nodes import is_gateway
 from attribution.chains.span_index import NONE, index_spans
 from ledger import file_sets, ids, periods
@@ -29,8 +30,6 @@ from ledger.hashing import fingerprint
 from ledger.settings import Settings
 from ledger.store import Store
 from ledger.tables import SPANS
-
-Keys = NDArray[np.int64]
 
 MAX_HELD = timedelta(days=400)
 """A span that holds a resource for longer has an implausible clock. (RA-3)"""
@@ -166,17 +165,12 @@ def _follow(earlier: Mapping[str, DayIndex], window: Sequence[DayIndex], month: 
             *(column[index.until_us > begin_us].tolist() for column in (index.holder, index.until_us)), strict=True
         ):
             until_us[key] = max(until, until_us.get(key, until))
-    frontier = np.unique(np.concatenate([np.array(sorted(until_us), dtype=np.int64), *(index.target for index in window)]))
-    all_targets, traces = _NO_KEYS, dict.fromkeys(earlier, _NO_KEYS)
-    while len(frontier):
-        all_targets = np.union1d(all_targets, frontier)
-        targets = [_NO_KEYS]
-        for day, index in earlier.items():
-            present_keys = _common(frontier, index.keys)
-            if len(present_keys):
-                traces[day] = np.union1d(traces[day], present_keys)
-                targets.append(index.target[np.isin(index.source, present_keys)])
-        frontier = np.setdiff1d(np.concatenate(targets), all_targets)
+    start = np.unique(np.concatenate([np.array(sorted(until_us), dtype=np.int64), *(index.target for index in window)]))
+    sources, targets = (
+        np.concatenate([_NO_KEYS, *(getattr(index, side) for index in earlier.values())]) for side in ("source", "target")
+    )
+    referred_keys = reachable(start, sources, targets)
+    traces = {day: _common(referred_keys, index.keys) for day, index in earlier.items()}
     return {day: keys for day, keys in traces.items() if len(keys)}, until_us
 
 

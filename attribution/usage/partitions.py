@@ -19,17 +19,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from attribution.chains.forest import pointer_jump
+from attribution.chains.components import connected_components, distinct_sorted
 from attribution.usage.origins import Origins, find_origins, link_edges
 from ledger import code, periods
 from ledger.hashing import fingerprint
 from ledger.settings import Settings
 from ledger.store import Store
 from ledger.tables import SPANS
-
-Keys = NDArray[np.int64]
 
 _TRACES = {"trace_key": pl.Int64, "first_us": pl.Int64, "last_us": pl.Int64}
 _EDGES = {"trace_key": pl.Int64, "target": pl.Int64, "is_trace": pl.Boolean, "has_conversation": pl.Boolean}
@@ -331,34 +328,3 @@ def _trace_intervals(traces: pl.DataFrame) -> pl.DataFrame:
     is_repeated = pl.col("trace_key").is_in(repeated_keys.implode())
     merged_intervals = intervals.filter(is_repeated).group_by("trace_key").agg(pl.col("first").min(), pl.col("last").max())
     return pl.concat([intervals.filter(~is_repeated), merged_intervals])
-
-
-def distinct_sorted(sorted_values: Keys) -> Keys:
-    """The distinct values of a sorted array.
-
-    >>> distinct_sorted(np.array([1, 1, 2, 7, 7])).tolist(), distinct_sorted(np.array([], dtype=np.int64)).tolist()
-    ([1, 2, 7], [])
-    """
-    is_first = np.ones(len(sorted_values), dtype=np.bool_)
-    is_first[1:] = sorted_values[1:] != sorted_values[:-1]
-    return sorted_values[is_first]
-
-
-def connected_components(sources: Iterable[int] | Keys, targets: Iterable[int] | Keys) -> tuple[Keys, NDArray[np.int32]]:
-    """Connected components of the graph whose edges are the pairs: its nodes in order, and a label for each, the same within one.
-
-    >>> nodes, label = connected_components(np.array([7, 9, 1]), np.array([8, 7, 2]))
-    >>> nodes.tolist(), [bool(label[2] == label[n]) for n in (3, 4, 0)]
-    ([1, 2, 7, 8, 9], [True, True, False])
-    """
-    a, b = np.asarray(sources, dtype=np.int64), np.asarray(targets, dtype=np.int64)
-    nodes = distinct_sorted(np.sort(np.concatenate([a, b])))
-    source_rows, target_rows = np.searchsorted(nodes, a).astype(np.int32), np.searchsorted(nodes, b).astype(np.int32)
-    label = np.arange(len(nodes), dtype=np.int32)
-    while True:
-        # Each root takes the smallest root it has an edge to; then all labels follow to their new root.
-        low, high = np.minimum(label[source_rows], label[target_rows]), np.maximum(label[source_rows], label[target_rows])
-        if np.array_equal(low, high):
-            return nodes, label
-        np.minimum.at(label, high, low)
-        label = pointer_jump(label)

@@ -13,6 +13,7 @@ import pytest
 
 from api import queries
 from api.queries import of_operator
+from attribution.chains.calls import _connect as connect
 from attribution.run import attribute
 from ledger.books import Books
 from ledger.tables import CALLS, COSTS, PROBLEMS
@@ -186,3 +187,13 @@ def test_ca1a_ids_without_end_are_bounded(home: Path) -> None:
         assert books.store.scan(CALLS).collect().select("gateway_call_id", "input_tokens").rows() == [("call-1", 1000)]
         [problem] = books.store.scan(PROBLEMS).collect().filter(pl.col("field") == "id").to_dicts()
         assert problem["reason"].startswith("longer than 4096 characters")
+
+
+def test_ca1a_a_chain_of_a_hundred_thousand_ids_is_followed_in_a_moment() -> None:
+    """Hostile: each record has an id of its own and that of the next one; with as many rounds as records this would not end today."""
+    count = 100_000
+    ids = pl.select(row=pl.int_range(count, dtype=pl.Int64)).with_columns(proof=pl.concat_list("row", pl.col("row") + 1))
+    proofs = ids.explode("proof").with_columns(pl.col("proof").cast(pl.String)).sample(fraction=1, shuffle=True, seed=3)
+    labels = connect(proofs).sort("row")
+    assert labels["row"].to_list() == list(range(count))
+    assert labels["label"].unique().to_list() == [0]

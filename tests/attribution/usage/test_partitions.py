@@ -13,6 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from attribution.chains.components import connected_components
 from attribution.run import RunReport, attribute
 from attribution.usage import partitions, rollup
 from ledger.books import Books
@@ -214,7 +215,7 @@ def test_groups_of_a_chain_of_ties() -> None:
     """A long chain of ties in any order is one group."""
     pairs = [(n, n + 1) for n in range(200)]
     random.Random(1).shuffle(pairs)
-    nodes, label = partitions.connected_components([a for a, _ in pairs] + [900], [b for _, b in pairs] + [901])
+    nodes, label = connected_components([a for a, _ in pairs] + [900], [b for _, b in pairs] + [901])
     assert len(nodes) == 203
     assert len(set(label[:201])) == 1
     assert label[-1] == label[-2] != label[0]
