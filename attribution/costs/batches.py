@@ -20,9 +20,11 @@ from attribution.costs import hour_ends, sellers
 from attribution.costs.charge_groups import sells_meter, sells_model
 from attribution.pricing import PriceBook
 from attribution.pricing.rates import REFINES
+from attribution.usage.dimensions import with_inferred_place
 from attribution.usage.reader import COUNTED_COLUMNS, FAMILY, Usage, merge_duplicate_keys
 from ledger import periods
 from ledger.hashing import content_sum
+from ledger.settings import Defaults
 from ledger.tables import TOKEN_METERS
 
 _REASONING = "reasoning_tokens"
@@ -62,17 +64,17 @@ class Batch:
         rows, total = aggregates.row(0)
         return int(rows), str(total)
 
-    def usage_rows(self) -> pl.DataFrame:
+    def usage_rows(self, defaults: Sequence[Defaults] = ()) -> pl.DataFrame:
         """The usage, numbered in `usage_row`, with models and meters under the names they are matched by.
 
-        `own_model` is the model's display name, `own_meter` the meter that was logged.
+        `own_model` is the model's display name, `own_meter` the meter that was logged. `defaults` are the settings' accounts and regions.
         """
         frame = self.usage.collect()
         if self.is_overlapping:
             frame = merge_duplicate_keys(frame)
         frame = frame.with_columns(own_model="model", own_meter="meter")
         if self.unnamed_providers:
-            frame = self._with_inferred_providers(frame)
+            frame = self._with_inferred_providers(frame, defaults)
         if self.bill_names.height:
             frame = frame.drop("own_model").join(self.bill_names, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
             frame = frame.with_columns(*_billed_names(), own_model=pl.coalesce("own_model", "model"))
@@ -83,12 +85,13 @@ class Batch:
             frame = pl.concat([frame, hour_ends.at_its_end(self.moved_in).select(*frame.columns, "met_hour")], how="diagonal")
         return frame.with_columns(usage_row=pl.int_range(pl.len(), dtype=pl.Int64))
 
-    def _with_inferred_providers(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Infers providers by the models' names on the bill; the logged names stay. (RA-1b)"""
+    def _with_inferred_providers(self, frame: pl.DataFrame, defaults: Sequence[Defaults]) -> pl.DataFrame:
+        """Infers providers by the models' names on the bill, and places by the provider; the logged names of models stay. (RA-1b)"""
         bill_models = self.bill_names.select(*FAMILY, __model="own_model")
         billed_frame = frame.join(bill_models, on=FAMILY, how="left", nulls_equal=True, maintain_order="left")
         billed_frame = billed_frame.with_columns(model=pl.coalesce("__model", "model")).drop("__model")
-        return sellers.infer_providers(billed_frame, self.unnamed_providers, self.sold).with_columns(frame["model"])
+        usage = sellers.infer_providers(billed_frame, self.unnamed_providers, self.sold).with_columns(frame["model"])
+        return with_inferred_place(usage, usage["provider"].ne_missing(frame["provider"]), defaults)
 
 
 def matched_as(

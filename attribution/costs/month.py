@@ -302,7 +302,7 @@ class _BatchMatcher:
         cached_result = self.sink.cached(name)
         if cached_result is not None:
             return cached_result
-        usage_rows = batch.usage_rows()
+        usage_rows = batch.usage_rows(self.settings.defaults)
         match = matching.match_usage(
             batch.groups, usage_rows, self.settings.tolerance, self.settings.defaults, batch.other_groups
         )

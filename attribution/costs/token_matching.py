@@ -71,6 +71,16 @@ def _levels(groups: pl.DataFrame, usage: pl.DataFrame) -> list[tuple[str, tuple[
     return sorted(levels, key=order)
 
 
+def _shares_variant(known_keys: str, keys: Sequence[str]) -> bool:
+    """Whether charges with `known_keys` state something of their model beside its family, and `keys` has all of that. (RA-1c)
+
+    >>> [_shares_variant(known, ("region", "release")) for known in ("release,region", "release,geography", "region")]
+    [True, False, False]
+    """
+    variant_keys = [key for key in known_keys.split(",") if key in VARIANT]
+    return bool(variant_keys) and set(variant_keys) <= set(keys)
+
+
 def without_caller_place(usage: pl.DataFrame, defaults: Sequence[Defaults] = ()) -> pl.DataFrame:
     """Usage without the accounts and regions that only the caller states; the settings' `defaults` take their place. (RA-1d)
 
@@ -153,14 +163,14 @@ class TokenMatcher:
             self.usage = pl.concat([self.usage.filter(~is_hinted), _with_known_keys(hinted_usage.select(usage.columns))])
 
     def match_levels(self, *, has_variant: bool) -> bool:
-        """Matches at every level where what a SKU states of its model is shared, or is not; whether there is any such level.
+        """Matches at every level where a SKU states something of its model that calls share, or where it does not; whether there is any such level.
 
         Equal tiers come before defaults, most shared keys first.
         """
         levels = [
             (known_keys, keys)
             for known_keys, keys in _levels(self.groups, self.usage)
-            if has_variant == all(key in keys for key in VARIANT if key in known_keys.split(","))
+            if has_variant == _shares_variant(known_keys, keys)
         ]
         for missing_tiers in _MISSING_TIERS:
             for known_keys, keys in levels:

@@ -89,22 +89,47 @@ def with_variant(calls: pl.DataFrame, display: names.ModelNames) -> pl.DataFrame
 
 
 _PLACE_PATTERNS = {
-    "AWS": (r"^\d+$", r"^[a-z]{2}(-[a-z]+)+-\d$"),
-    "Google Cloud": (r".", r"^([a-z]+(-[a-z]+)+\d+|global|us|eu)$"),
-    "Microsoft": (r".", r"^[a-z]+\d*$"),
+    "AWS": {"account": r"^\d+$", "region": r"^[a-z]{2}(-[a-z]+)+-\d$"},
+    "Google Cloud": {"account": r".", "region": r"^([a-z]+(-[a-z]+)+\d+|global|us|eu)$"},
+    "Microsoft": {"account": r".", "region": r"^[a-z]+\d*$"},
 }
 """Patterns of account ids and regions by provider. The resource of a span says where its *caller* runs, which may be another cloud than the
-one that bills the call: a name that cannot be the called provider's is dropped. Accounts of other providers are never in spans."""
+one that bills the call: a name that cannot be the called provider's is dropped. Accounts of other known providers are never in spans. A
+provider that nobody knows may be a misspelt one: its places are kept until it is inferred. (RA-1b)"""
+
+
+def _possible_place(column: str, key: str) -> pl.Expr:
+    """An account or region, null where it cannot be one of the row's provider."""
+    known_providers = sorted({row["provider"] for row in names.table("providers")})
+    is_possible = ~pl.col("provider").is_in(known_providers) | pl.col("provider").is_null()
+    for provider, patterns in _PLACE_PATTERNS.items():
+        is_possible = is_possible | ((pl.col("provider") == provider) & pl.col(column).str.contains(patterns[key]))
+    return pl.when(is_possible).then(pl.col(column)).alias(column)
 
 
 def drop_impossible_place(calls: pl.DataFrame) -> pl.DataFrame:
     """Sets accounts and regions to null where they cannot be those of the called provider."""
-    for column, pattern in (("account_id", 0), ("provider_account", 0), ("region", 1), ("provider_region", 1)):
-        is_own = pl.lit(value=False)
-        for provider, patterns in _PLACE_PATTERNS.items():
-            is_own = is_own | ((pl.col("provider") == provider) & pl.col(column).str.contains(patterns[pattern]))
-        calls = calls.with_columns(pl.when(is_own | pl.col("provider").is_null()).then(pl.col(column)).alias(column))
-    return calls
+    keys = {"account_id": "account", "provider_account": "account", "region": "region", "provider_region": "region"}
+    return calls.with_columns(_possible_place(column, key) for column, key in keys.items())
+
+
+def with_inferred_place(usage: pl.DataFrame, is_inferred: pl.Series, defaults: Sequence[Defaults]) -> pl.DataFrame:
+    """Usage whose provider was inferred, with the place that it would have had if the call had named the provider. (RA-1b, RA-1d)
+
+    An application of another cloud, and a call that names no place, when the settings know the account:
+
+    >>> usage = pl.DataFrame({"provider": ["AWS", "AWS"], "account": ["my-project", None], "region": ["us-east-1", None],
+    ...     "caller_place": ["account,region", None]})
+    >>> with_inferred_place(usage, pl.Series([True, True]), [Defaults(provider="aws", account="1111")]).rows()
+    [('AWS', '1111', 'us-east-1', 'region'), ('AWS', '1111', None, None)]
+    """
+    keys = ("account", "region")
+    possible_usage = usage.with_columns(_possible_place(key, key) for key in keys)
+    is_stated = pl.col("caller_place").str.split(",").list
+    stated_names = [pl.when(is_stated.contains(key) & pl.col(key).is_not_null()).then(pl.lit(key)) for key in keys]
+    caller_place = pl.concat_str(stated_names, separator=",", ignore_nulls=True).replace("", None)
+    placed_usage = fill_defaults(possible_usage.with_columns(caller_place=caller_place), defaults)
+    return usage.with_columns(usage[name].zip_with(~is_inferred, placed_usage[name]) for name in (*keys, "caller_place"))
 
 
 def with_caller_place(calls: pl.DataFrame) -> pl.DataFrame:

@@ -98,7 +98,7 @@ def conclude(world: World) -> Conclusions:
     bill = [read(row) for row in world.charges]
     for charge in bill:
         charge.owner = owner(charge, registry, rules.owner_agent_tags, rules.owner_tags) or (None, None)
-    uses = with_sellers(uses, bill, world.prices)
+    uses = with_sellers(uses, bill, world.prices, defaults)
     outcome = rate(bill, uses, Fraction(rules.tolerance), world.prices)
     uses, late = outcome.uses, outcome.late
     uncaptured = [c for c in bill if c.sold and c.left and any(amount(c.row, column) for column in COST_COLUMNS)]

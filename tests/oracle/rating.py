@@ -409,17 +409,23 @@ def _known(keys: Mapping[str, str | None]) -> frozenset[str]:
 def _levels(charges: Sequence[Charge], logged: Sequence[Logged], by_variant: bool) -> list[Level]:
     """Every level that occurs, the most specific first. (RA-1a, RA-1c)
 
-    Reading: what a SKU states of its model comes before the place, so all levels at which the use states it too come first. Then the most
-    keys in common; of as many, a charge that knows no more than the use (an exact pool) before one that does; then the order of KEYS.
+    Reading: what a SKU states of its model comes before the place, so all levels at which the use states it too come first; a SKU that
+    states nothing is not among them. Then the most keys in common; of as many, a charge that knows no more than the use (an exact pool)
+    before one that does; then the order of KEYS.
     """
     levels = {(_known(c.keys), _known(c.keys) & _known(one.keys)) for c in charges for one in logged}
-    levels = {(known, common) for known, common in levels if by_variant == (known & set(VARIANT) <= common)}
+    levels = {(known, common) for known, common in levels if by_variant == _shares_variant(known, common)}
 
     def order(level: Level) -> tuple[Any, ...]:
         known, common = level
         return -len(common), len(known), [KEYS.index(k) for k in KEYS if k in common], [KEYS.index(k) for k in KEYS if k in known]
 
     return sorted(levels, key=order)
+
+
+def _shares_variant(known: frozenset[str], common: frozenset[str]) -> bool:
+    stated = known & set(VARIANT)
+    return bool(stated) and stated <= common
 
 
 def _pools(charges: Sequence[Charge], level: Level, silent_side: str | None, part: int | None) -> list[list[Charge]]:

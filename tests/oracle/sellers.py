@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 
 from tests.oracle.chains import Row
 from tests.oracle.names import PROVIDERS
 from tests.oracle.rating import Charge
-from tests.oracle.usage import Use
+from tests.oracle.usage import Use, keys_of
 
 
-def with_sellers(uses: Sequence[Use], bill: Sequence[Charge], prices: Sequence[Row]) -> list[Use]:
+def with_sellers(
+    uses: Sequence[Use], bill: Sequence[Charge], prices: Sequence[Row], defaults: Mapping[str, Mapping[str, str]]
+) -> list[Use]:
     """Uses under the only provider whose bill sells their model in their hour, where their records name none.
 
     Reading: a name that no table, bill or price list has is a slip of the pen and names nobody; but where no bill sells the model, it
-    stays, since it may be a provider that sends no bill.
+    stays, since it may be a provider that sends no bill. The place is what it would be if the record had named the provider.
     """
     real = {*PROVIDERS.values(), *(PROVIDERS.get(c.row["provider_name"], c.row["provider_name"]) for c in bill)}
     real |= {PROVIDERS[p["provider"]] for p in prices}
-    return [use if use.provider in real or use.model is None else _with_seller(use, bill) for use in uses]
+    return [use if use.provider in real or use.model is None else _with_seller(use, bill, defaults) for use in uses]
 
 
-def _with_seller(use: Use, bill: Sequence[Charge]) -> Use:
+def _with_seller(use: Use, bill: Sequence[Charge], defaults: Mapping[str, Mapping[str, str]]) -> Use:
     sellers = {c.sold.provider for c in bill if c.sold and c.sold.model == use.model and _in_hour(use, c)}
     if len(sellers) == 1:
-        return replace(use, provider=sellers.pop(), flags=use.flags | {"provider_inferred"})
+        seller = sellers.pop()
+        keys, firm_keys = keys_of(use.keys, use.firm_keys or use.keys, seller, defaults)
+        return replace(use, provider=seller, keys=keys, firm_keys=firm_keys, flags=use.flags | {"provider_inferred"})
     if use.provider is None or sellers:
         return replace(use, flags=use.flags | {"no_provider"})
     return use

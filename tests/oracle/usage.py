@@ -81,10 +81,7 @@ def of_calls(
             "principal": call.told("principal"),
         }
         firm = stated_keys | {"account": _billed(call, "account_id"), "region": _billed(call, "region")}
-        stated_keys, firm = (_possible(one, provider) for one in (stated_keys, firm))
-        keys, firm_keys = (
-            {key: value or defaults.get(provider or "", {}).get(key) for key, value in one.items()} for one in (stated_keys, firm)
-        )
+        keys, firm_keys = keys_of(stated_keys, firm, provider, defaults)
         tier = call.told("service_tier") or "standard"
         for path in ways[call.place.key]:
             owner = owner_of(by_completeness(call.signals), path, conversations, registry, trusted_sources, shared_ids)
@@ -106,21 +103,40 @@ def of_calls(
                         # What used nothing costs nothing, whatever its price would be. (ES-2)
                         Fraction(0) if not quantity else None if rate is None else rate * quantity,
                         frozenset(call.flags) | owner.flags,
-                        firm_keys=None if firm_keys == keys and firm == stated_keys else firm_keys,
+                        firm_keys=firm_keys,
                         source=call.told("source"),
                     )
                 )
     return uses
 
 
-def _possible(keys: dict[str, str | None], provider: str | None) -> dict[str, str | None]:
+Keys = Mapping[str, str | None]
+
+
+def keys_of(
+    stated_keys: Keys, firm: Keys, provider: str | None, defaults: Mapping[str, Mapping[str, str]]
+) -> tuple[Keys, Keys | None]:
+    """The keys of a call of this provider, and those without the place that only the caller states; None: the same. (RA-1a, RA-1d)
+
+    Of both what can be the provider's place, and what the settings say of it where it is unknown.
+    """
+    possible_keys, possible_firm = (_possible(one, provider) for one in (stated_keys, firm))
+    keys, firm_keys = (
+        {key: value or defaults.get(provider or "", {}).get(key) for key, value in one.items()}
+        for one in (possible_keys, possible_firm)
+    )
+    return keys, None if possible_keys == possible_firm else firm_keys
+
+
+def _possible(keys: Keys, provider: str | None) -> dict[str, str | None]:
     """The keys without a place that cannot be the called provider's: the caller may run in another cloud than the one it calls. (RA-1d)
 
     Reading: accounts and regions of these worlds are Amazon's; Google and Microsoft have accounts that look so, others have neither.
+    A provider that no table has may be a misspelt one.
     """
-    if provider in ("AWS", None):
-        return keys
-    return keys | {"region": None} | ({} if provider in ("Google Cloud", "Microsoft") else {"account": None})
+    if provider == "AWS" or provider not in PROVIDERS.values():
+        return dict(keys)
+    return {**keys, "region": None} | ({} if provider in ("Google Cloud", "Microsoft") else {"account": None})
 
 
 def _billed(call: Call, column: str) -> str | None:
