@@ -96,8 +96,8 @@ survive: .venv/.installed ## Kills, power cuts (as root), flipped bits, killed b
 	@$(BIN)/python -m tests.survive.run --kills $(or $(KILLS),1000) --cuts $(or $(CUTS),200) --flips $(or $(FLIPS),1000) --backups $(or $(BACKUPS),100) $(if $(SEED),--seed $(SEED))
 
 .PHONY: audit
-audit: .venv/.installed ## Two writers of the audit log at once, then random damage: one chain, every damage named (EVENTS=10000, DAMAGES=100, SEED=1)
-	@$(BIN)/python -m tests.audit_run --events $(or $(EVENTS),10000) --damages $(or $(DAMAGES),100) --seed $(or $(SEED),1)
+audit: .venv/.installed ## Two writers of the audit log at once, then random damage: one chain, every damage named (EVENTS=10000, DAMAGES=100, SEED=1, POSTGRES=1)
+	@$(BIN)/python -m tests.audit_run --events $(or $(EVENTS),10000) --damages $(or $(DAMAGES),100) --seed $(or $(SEED),1) $(if $(POSTGRES),--postgres)
 
 # Redis runs in the environment of the proxy, where its client is; a store whose server is not installed is left out, and said.
 .PHONY: budgets

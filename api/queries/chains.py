@@ -85,14 +85,23 @@ def find_chain(books: ScopedBooks, chain_id: str) -> ChainTree | None:
 
 
 def find_summary(books: ScopedBooks, chain_id: str) -> ChainSummary | None:
-    """The row of a chain in the list, or None; of a chain that another team started, what says nothing about that team."""
-    rows = scan_rollups(books, CHAINS, published(books), WHOLE).filter(pl.col("chain_id") == chain_id).select(_SUMMARY).collect()
-    if not rows.height:
+    """The row of a chain in the list, or None; of a chain that another team started, what says nothing about that team.
+
+    One in which the principal has no part takes the reads of one that is not there: the time tells nobody that it exists.
+    """
+    in_force, is_chain = published(books), pl.col("chain_id") == chain_id
+    rows = scan_rollups(books, CHAINS, in_force, "initiator").filter(is_chain)
+    is_of_others = False
+    if not books.sees_all and not rows.limit(1).collect().height:
+        is_of_others = True
+        if not scan_rollups(books, CALLS, in_force, "either").filter(is_chain).limit(1).collect().height:
+            return None
+        rows = scan_rollups(books, CHAINS, in_force, WHOLE).filter(is_chain)
+    found_rows = rows.select(_SUMMARY).collect()
+    if not found_rows.height:
         return None
-    summary = ChainSummary.model_validate(rows.sort("start_time").row(0, named=True))
-    if books.owns(summary.initiator_team):
-        return summary
-    return redaction.chain_of_others(summary) if calls_of(books, summary).height else None
+    summary = ChainSummary.model_validate(found_rows.sort("start_time").row(0, named=True))
+    return redaction.chain_of_others(summary) if is_of_others else summary
 
 
 def calls_of(books: ScopedBooks, summary: ChainSummary, rows: Rows = "either") -> pl.DataFrame:

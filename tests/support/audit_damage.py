@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import random
 from collections.abc import Callable
@@ -99,7 +100,9 @@ def _truncate(connection: sa.Connection, draw: random.Random, last: int) -> set[
 
 def _set(connection: sa.Connection, sequence: int, values: dict[str, Any]) -> None:
     assignments = ", ".join(f'"{name}" = :{name}' for name in values)
-    connection.execute(sa.text(f"UPDATE audit SET {assignments} WHERE sequence = :sequence"), {**values, "sequence": sequence})
+    # PostgreSQL hands JSON out as values, and takes it as text.
+    texts = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in values.items()}
+    connection.execute(sa.text(f"UPDATE audit SET {assignments} WHERE sequence = :sequence"), {**texts, "sequence": sequence})
 
 
 DAMAGES: Final[dict[str, Callable[[sa.Connection, random.Random, int], set[int]]]] = {

@@ -96,8 +96,24 @@ def running_server() -> Iterator[Server]:
 
 def fresh_database(url: str, name: str) -> str:
     """Another, empty database on the same server."""
+    _administer(url, f"CREATE DATABASE {name}")
+    return _url_of(url, name)
+
+
+def copied_database(url: str, name: str) -> str:
+    """A copy of a database that nobody is connected to, in place of an earlier one of that name."""
+    server_url = _url_of(url, "postgres")
+    _administer(server_url, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} TEMPLATE {sa.make_url(url).database}")
+    return _url_of(url, name)
+
+
+def _administer(url: str, *statements: str) -> None:
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        for statement in statements:
+            connection.execute(sa.text(statement))
     engine.dispose()
-    return url.removesuffix("/postgres") + f"/{name}"
+
+
+def _url_of(url: str, name: str) -> str:
+    return sa.make_url(url).set(database=name).render_as_string(hide_password=False)

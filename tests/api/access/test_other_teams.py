@@ -5,6 +5,7 @@ Every reading and every tool is asked, in several formats; one that is new needs
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -13,18 +14,22 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import polars as pl
 import pytest
+import sqlalchemy as sa
 
 from api.mcp.server import add_mcp
 from ledger import db, registry
 from ledger.access.keys import create_key
 from ledger.access.principals import Grant
 from ledger.books import Books
-from ledger.tables import ANOMALIES, CHAINS
+from ledger.store import Store
+from ledger.tables import ANOMALIES, CHAINS, Table
 from tests.api.access.test_matrix import gates_of
 from tests.support.api_examples import (
     CALL_ROWS,
     CHAIN_1,
+    CHAIN_2,
     CHAIN_ROWS,
     CODER,
     HOUR,
@@ -49,6 +54,8 @@ FORMATS = (
     ("viewer:Care", "application/json"),
     ("finance:Care", "text/csv, application/json;q=0.5"),
     ("admin:Care", "application/x-ndjson, application/json;q=0.5"),
+    ("viewer:Care", "application/vnd.apache.parquet, application/json;q=0.5"),
+    ("finance:Care", "application/vnd.apache.arrow.stream, application/json;q=0.5"),
 )
 OF_THE_MOMENT = re.compile(r'"(now|published_at|age_seconds|principal)":"?[^,"}]*|20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d+')
 READINGS = {
@@ -157,7 +164,45 @@ def answer_of(world: World, grant: str, address: str, accept: str) -> tuple[int,
     """Status, text and headers, without the time, the id of the key, and what the key itself has asked within the minute."""
     answer = world.http.get(address, headers=world.keys[grant] | {"Accept": accept})
     headers = {name: value for name, value in answer.headers.items() if name not in ("etag", "content-length", "ratelimit")}
-    return answer.status_code, OF_THE_MOMENT.sub("", answer.text), headers
+    return answer.status_code, OF_THE_MOMENT.sub("", text_of(answer)), headers
+
+
+def text_of(answer: Any) -> str:
+    """What an answer says, as text; of tables the schema and the rows."""
+    kind = answer.headers.get("content-type", "")
+    if not kind.startswith("application/vnd.apache"):
+        return str(answer.text)
+    read_table = pl.read_parquet if "parquet" in kind else pl.read_ipc_stream
+    table = read_table(io.BytesIO(answer.content))
+    return f"{table.schema} {[[str(value) for value in row] for row in table.rows()]}"
+
+
+@pytest.fixture(scope="module")
+def work(worlds: tuple[World, World]) -> Iterator[list[str]]:
+    """What is read for an answer: statements and scans, in order. Who asks is looked up once a second, and is left out."""
+    steps: list[str] = []
+    scan = Store.scan
+
+    def noting_scan(store: Store, table: Table, *arguments: Any, **options: Any) -> Any:
+        steps.append(f"scan {table.name} {arguments} {options}")
+        return scan(store, table, *arguments, **options)
+
+    def note_statement(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if not re.search("api_keys|role_grants|users|user_sessions|audit", statement):
+            steps.append(statement)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "scan", noting_scan)
+        for world in worlds:
+            sa.event.listen(world.books.database.engine, "before_cursor_execute", note_statement)
+        yield steps
+
+
+def answer_and_work(world: World, work: list[str], grant: str, address: str, accept: str) -> Any:
+    """The answer, and what was read for it."""
+    work.clear()
+    answer = answer_of(world, grant, address, accept)
+    return answer, list(work)
 
 
 def scoped_paths(world: World) -> set[str]:
@@ -171,12 +216,53 @@ def test_every_reading_has_an_example(worlds: tuple[World, World]) -> None:
 
 
 @pytest.mark.parametrize("path", READINGS)
-def test_a_reading_does_not_depend_on_others(worlds: tuple[World, World], path: str) -> None:
+def test_a_reading_does_not_depend_on_others(worlds: tuple[World, World], work: list[str], path: str) -> None:
+    """Neither the answer nor what is read for it: nothing is read on because of what others have."""
     for number, question in enumerate(READINGS[path]):
         address = question if question.startswith("/") else f"{path}?{question}"
         for grant, accept in FORMATS if number == 0 else FORMATS[:1]:
-            small, large = (answer_of(world, grant, address, accept) for world in worlds)
+            small, large = (answer_and_work(world, work, grant, address, accept) for world in worlds)
             assert small == large, (address, accept)
+
+
+@pytest.mark.parametrize(("foreign", "missing"), [
+    (f"/v1/chains/{CHAIN_2}", f"/v1/chains/{'0' * 32}:{'0' * 16}"),
+    (f"/v1/explain/{CHAIN_2}", f"/v1/explain/{'0' * 32}:{'0' * 16}"),
+    ("/v1/explain/cell?filter=team=Secret", "/v1/explain/cell?filter=team=Sekret"),
+    ("/v1/costs?filter=team=Secret", "/v1/costs?filter=team=Nobody"),
+    ("/v1/costs?filter=model=N", "/v1/costs?filter=model=O"),
+    ("/v1/chains?team=Secret", "/v1/chains?team=Nobody"),
+    ("/v1/budgets/dev-monthly", "/v1/budgets/of-nobody-"),
+])  # fmt: skip
+def test_what_is_of_others_takes_the_work_of_what_is_not_there(
+    worlds: tuple[World, World], work: list[str], foreign: str, missing: str
+) -> None:
+    """The same is read for both, so that neither the answer nor its time tells them apart."""
+    names = {part for address in (foreign, missing) for part in re.split(r"[/=]", address)[-1:]}
+
+    def neutral(text: str) -> str:
+        return re.sub("|".join(map(re.escape, sorted(names, key=len, reverse=True))), "NAME", text)
+
+    outcomes = []
+    for address in (foreign, missing):
+        (status, text, headers), steps = answer_and_work(worlds[1], work, "viewer:Care", address, "application/json")
+        outcomes.append((status, neutral(text), headers, [neutral(step) for step in steps]))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_tags_of_others_are_of_no_use(worlds: tuple[World, World]) -> None:
+    """Care's tag is not Dev's answer. Cursors: tests/api/test_formats.py."""
+    world = worlds[1]
+    _, dev_key = create_key(world.books, "dev", [Grant.parse("viewer:Dev")], actor="test")
+    dev, care = {"Authorization": f"Bearer {dev_key}"}, world.keys["viewer:Care"]
+    for path in sorted(set(READINGS) - {"/v1/budgets/{name}"}):
+        question = READINGS[path][0]
+        address = question if question.startswith("/") else f"{path}?{question}"
+        tag = world.http.get(address, headers=care).headers.get("etag")
+        if tag is None:
+            continue
+        assert world.http.get(address, headers=care | {"If-None-Match": tag}).status_code == 304, address
+        assert world.http.get(address, headers=dev | {"If-None-Match": tag}).status_code != 304, address
 
 
 def test_every_tool_has_an_example_and_does_not_depend_on_others(worlds: tuple[World, World]) -> None:
