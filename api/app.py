@@ -32,6 +32,7 @@ from api.routes import (
     access,
     audit,
     budgets,
+    erasures,
     forecasts,
     imports,
     login,
@@ -104,6 +105,7 @@ def create_app(
     app.include_router(audit.router(), dependencies=strict_document)
     app.include_router(problem_types.router(), dependencies=[strict])
     app.include_router(budgets.writing(), dependencies=changing)
+    app.include_router(erasures.router(operations.erasures), dependencies=changing)
     app.include_router(imports.writing(), dependencies=changing)
     app.include_router(prices.writing(operations.prices), dependencies=changing)
     app.include_router(rules.writing(operations.rules), dependencies=changing)

@@ -1,4 +1,4 @@
-"""The verbs of the client about people, keys, sessions and roles."""
+"""The verbs of the client about people, keys, sessions and roles, and about erasures."""
 
 from __future__ import annotations
 
@@ -60,6 +60,14 @@ class People(Connection):
     def roles(self) -> Page[models.RoleRow]:
         """What each role may see and change."""
         return self._get(Page[models.RoleRow], "/v1/roles")
+
+    def preview_erasure(self, erasure: models.ErasureRequest) -> models.Erasure:
+        """What an erasure would do; its `plan` confirms the same erasure."""
+        return self._put(models.Erasure, "POST", "/v1/erasures/preview", erasure)
+
+    def erase(self, erasure: models.ConfirmedErasure) -> models.Erasure:
+        """Erases a person or a period; it cannot be undone."""
+        return self._put(models.Erasure, "POST", "/v1/erasures", erasure)
 
     def group_roles(self) -> Page[models.GroupRoles]:
         """Groups of the providers of log-in that have roles."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from api.models import (
+    Erasure,
+    ErasureRequest,
     NewSource,
     PriceBook,
     PricesImported,
@@ -145,6 +147,18 @@ class RuleOperations(Protocol):
         ...
 
 
+class ErasureOperations(Protocol):
+    """Erasure of a person or a period. It is audited with the principal of the books."""
+
+    def preview(self, books: WholeBooks, request: ErasureRequest) -> Erasure:
+        """What it would do; nothing is changed."""
+        ...
+
+    def erase(self, books: WholeBooks, request: ErasureRequest) -> Erasure:
+        """Erases."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Operations:
     """All of them."""
@@ -152,3 +166,4 @@ class Operations:
     sources: SourceOperations
     prices: PriceOperations
     rules: RuleOperations
+    erasures: ErasureOperations

@@ -20,19 +20,21 @@ import polars as pl
 from attribution.costs import balance, charge_groups, prior_months, settling, shared_rules, unit_scale
 from attribution.costs.month import MonthCosts, compute_month_costs
 from attribution.costs.sink import CostSink, MemorySink, StagedSink
-from attribution.monitoring import count_findings, drift_alerts, findings, missing_rates, similar_names
+from attribution.fact_reach import FactReach, partition_values
+from attribution.monitoring import count_findings, drift_alerts, findings, late_facts, missing_rates, similar_names
 from attribution.pricing import PriceBook
-from attribution.usage import origins, partitions
 from attribution.usage.build import Executor, ThreadExecutor, UsageBuilder
 from attribution.usage.reader import Usage
 from ledger import code, periods, recovery, registry, rule_store, staging
 from ledger.books import Books
 from ledger.db import Published, Run
+from ledger.errors import UsageError
 from ledger.exchange_rates import Exchange
 from ledger.hashing import fingerprint
 from ledger.problems import Problem
 from ledger.published import inputs_in_force
 from ledger.settings import AttributionSettings
+from ledger.settled_months import settled_months
 from ledger.tables import (
     BALANCE,
     CHARGES,
@@ -42,7 +44,6 @@ from ledger.tables import (
     PRICES,
     RATES,
     SPANS,
-    Table,
 )
 
 SETTINGS_FORM = "2"
@@ -59,12 +60,14 @@ class RunReport:
     """The result of a run. `balance` has no rows for months without a bill.
 
     `other_code` are those of `months` whose published run was computed by other code or classification data; `stale` are later published
-    months outside this run whose inputs it changed. (TI-2)
+    months outside this run whose inputs it changed. (TI-2) `settled` are months that were asked for and are not rebuilt, since their facts
+    were removed (`ledger.settled_months`).
     """
 
     run_id: str
     months: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
+    settled: list[str] = field(default_factory=list)
     other_code: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     published: bool = False
@@ -95,23 +98,32 @@ def attribute(
         progress or _ignore_progress,
         executor or ThreadExecutor(books.settings.attribution.workers),
     )
-    month_names = list(months) if months is not None else months_with_facts(books)
-    return run.go(month_names, force=force)
+    all_months = {*months_with_facts(books), *run.reach.settled} if months is None else months
+    return run.go(list(all_months), force=force)
 
 
 def preview(books: Books, month: str, settings: AttributionSettings) -> pl.DataFrame:
     """The costs of a month under other cost settings (rules, tags, tolerance). Nothing is published."""
     periods.month_start(month)
+    if (settled_month := settled_months(books.database).get(month)) is not None:
+        raise UsageError(f"{month} cannot be computed again: {settled_month}", where="month", remedy="name a later month")
     run = _Run(books.snapshot(), "preview", _ignore_progress, ThreadExecutor(books.settings.attribution.workers))
     sink = MemorySink()
     run.compute_costs(month, settings, sink)
     return sink.costs
 
 
+def months_due(books: Books) -> list[str]:
+    """The months with facts whose published costs, if any, were not computed from what there is now; settled months are never due."""
+    run = _Run(books.snapshot(), "check", _ignore_progress, ThreadExecutor(1))
+    inputs, in_force = run.inputs_of(months_with_facts(books)), inputs_in_force(books.database)
+    return [month for month, of_month in inputs.items() if in_force.get(month) != of_month]
+
+
 def months_with_facts(books: Books) -> list[str]:
     """Every month that has charges or spans, in order."""
-    billed_months = _partition_values(books, CHARGES, "billing_month")
-    span_months = {day[:7] for day in _partition_values(books, SPANS, "date")}
+    billed_months = partition_values(books.store, CHARGES, "billing_month")
+    span_months = {day[:7] for day in partition_values(books.store, SPANS, "date")}
     return sorted(billed_months | span_months)
 
 
@@ -119,19 +131,12 @@ def _ignore_progress(stage: str, done_count: int, total: int) -> None:
     """For callers without a progress display."""
 
 
-def _partition_values(books: Books, table: Table, column: str) -> set[str]:
-    delta = books.store.delta(table)
-    if delta is None:
-        return set()
-    return {str(partition[column]) for partition in delta.partitions()}
-
-
 class _Run:
     def __init__(self, books: Books, cause: str, progress: Progress, executor: Executor) -> None:
         self.books, self.store, self.settings = books, books.store, rule_store.settings_in_force(books)
         self.cause, self.progress = cause, progress
         self.run_id = f"{periods.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-        self.report = RunReport(self.run_id)
+        self.report, self.reach = RunReport(self.run_id), FactReach(books)
         rows = registry.rows(books)
         self.timeline = registry.timeline(rows)
         self.book = PriceBook(self.store.scan(PRICES).collect())
@@ -144,9 +149,14 @@ class _Run:
         }
         input_fingerprints = (*self.common_inputs.values(), code.digest())
         self.usage_builder = UsageBuilder(
-            books, self.timeline, self.book, input_fingerprints, executor=executor, progress=progress
+            books,
+            self.timeline,
+            self.book,
+            input_fingerprints,
+            settled_months=self.reach.settled,
+            executor=executor,
+            progress=progress,
         )
-        self.months_of_usage: dict[str, list[str]] = {}
         self.prior = prior_months.PriorMonths(books, self.run_id)
         self.drift: dict[str, pl.DataFrame] = {}
         self.force = False
@@ -154,12 +164,12 @@ class _Run:
 
     def go(self, months: Sequence[str], *, force: bool) -> RunReport:
         started_at, self.force = periods.now(), force
-        months = sorted(set(months))
         for month in months:
             periods.month_start(month)  # raises for a malformed month before any work is done
-        inputs: dict[str, dict[str, str]] = {}
-        for month in months:  # oldest first: the inputs of a month include those of prior months
-            inputs[month] = self._inputs(month, inputs)
+        self.report.settled = sorted(set(months) & self.reach.settled.keys())
+        self.report.problems += late_facts.renew_problems(self.books, [self.reach.settled[m] for m in self.report.settled])
+        inputs = self.inputs_of(months)
+        months = list(inputs)
         in_force = inputs_in_force(self.books.database)
         due_months = [month for month in months if force or in_force.get(month) != inputs[month]]
         self.report.unchanged = [m for m in months if m not in due_months]
@@ -191,6 +201,13 @@ class _Run:
             drift_alerts.raise_alerts(self.books, month, month_drift, self.settings.attribution.drift_tolerance)
         self.progress("published", len(due_months), len(due_months))
         return self.report
+
+    def inputs_of(self, months: Iterable[str]) -> dict[str, dict[str, str]]:
+        """The inputs of months that are not settled, oldest first: those of a month include those of prior months."""
+        inputs: dict[str, dict[str, str]] = {}
+        for month in sorted(set(months) - self.reach.settled.keys()):
+            inputs[month] = self._inputs(month, inputs)
+        return inputs
 
     def compute_costs(self, month: str, settings: AttributionSettings, sink: CostSink) -> MonthCosts:
         """Writes the costs of a month under these settings to `sink`; nothing is published."""
@@ -269,7 +286,7 @@ class _Run:
 
     def _rollup_ids(self, month: str) -> list[str]:
         """The rollups of the calls that started in a month."""
-        return self.usage_builder.rollups(month, self._spans_of(month)) if month in self._usage_months(month) else []
+        return self.usage_builder.rollups(month, self.reach.spans_of(month)) if month in self.reach.usage_months(month) else []
 
     def _other_invoices(self, month: str) -> pl.LazyFrame:
         """Usage charges on other invoices, for hours that this invoice bills or that lie in this month. (TI-1, RA-2a)
@@ -277,39 +294,19 @@ class _Run:
         An invoice with late rows of earlier hours needs the invoices before it, to know what those took of these hours.
         """
         start, end = periods.month_start(month), periods.month_end(month)
-        charges = self.store.scan(CHARGES, {"billing_month": self._other_billing_months(month)})
+        charges = self.store.scan(CHARGES, {"billing_month": self.reach.billing_months(month)})
         overlaps = (pl.col("charge_period_start") < end) & (pl.col("charge_period_end") > start)
-        if self._usage_months(month)[:1] < [month]:
+        if self.reach.usage_months(month)[:1] < [month]:
             overlaps |= pl.col("billing_month") < month
         return self._with_read_times(charges.filter((pl.col("charge_category") == "Usage") & overlaps))
-
-    def _other_billing_months(self, month: str) -> list[str]:
-        """The months of invoices that may bill the same hours: the adjacent ones, and those since the first hour that this one bills."""
-        since_first = periods.months_between(
-            periods.month_start(min([month, *self._usage_months(month)])), periods.month_start(month)
-        )
-        return sorted({*periods.adjacent_months(month), *since_first})
 
     def _with_read_times(self, charges: pl.LazyFrame) -> pl.LazyFrame:
         """Charges with the moment up to which their file can hold usage. (ES-1a)"""
         sources = charges.select(pl.col("source").unique()).collect(engine="streaming")["source"]
         return settling.with_read_times(charges, settling.read_times(self.store, sources.to_list(), periods.now()))
 
-    def _usage_months(self, month: str) -> list[str]:
-        """The months with spans that this invoice may pay for: its own, and those its usage charges extend into."""
-        if month not in self.months_of_usage:
-            usage = self.store.scan(CHARGES, {"billing_month": [month]}).filter(pl.col("charge_category") == "Usage")
-            bounds = (
-                usage.select(first=pl.col("charge_period_start").min(), last=pl.col("charge_period_end").max()).collect().row(0)
-            )
-            billed_months = {month} | set(periods.months_between(*bounds) if bounds[0] is not None else ())
-            span_months = {day[:7] for day in _partition_values(self.books, SPANS, "date")}
-            held_months = origins.held_months(self.store, sorted(billed_months - span_months), self.settings)
-            self.months_of_usage[month] = sorted((billed_months & span_months) | held_months)
-        return self.months_of_usage[month]
-
     def _usage(self, month: str) -> Usage:
-        return self.usage_builder.usage({m: self._spans_of(m) for m in self._usage_months(month)})
+        return self.usage_builder.usage({m: self.reach.spans_of(m) for m in self.reach.usage_months(month)})
 
     def _inputs(self, month: str, before: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         """A fingerprint of each input of a month: where two runs differ, one of these does.
@@ -326,17 +323,11 @@ class _Run:
             "code": self.prior.code(month, before),
             "earlier": self.prior.fingerprint(month, before),
             "charges": self.store.fingerprint(CHARGES, {"billing_month": [month]}),
-            "beside": self.store.fingerprint(CHARGES, {"billing_month": self._other_billing_months(month)}),
-            "spans": "|".join(self._spans_of(m) for m in self._usage_months(month)),
+            "beside": self.store.fingerprint(CHARGES, {"billing_month": self.reach.billing_months(month)}),
+            "spans": "|".join(self.reach.spans_of(m) for m in self.reach.usage_months(month)),
             **self.common_inputs,
             "rules": self.rules,
         }
-
-    def _spans_of(self, month: str) -> str:
-        all_days = _partition_values(self.books, SPANS, "date")
-        days = [day for day in all_days if partitions.is_within_lookback(day, month, self.settings.attribution.lookback_days)]
-        window = self.store.fingerprint(SPANS, {"date": sorted(days)}) if days else "none"
-        return window + origins.find_origins(self.store, month, self.settings).fingerprint
 
     def _stale(
         self, due_months: Sequence[str], inputs: Mapping[str, dict[str, str]], in_force: Mapping[str, dict[str, str]]
@@ -344,7 +335,7 @@ class _Run:
         """Published months after the first of `due_months` that are not part of this run and whose inputs have changed."""
         inputs_by_month = dict(inputs)
         stale_months = []
-        for month in sorted(m for m in in_force if m > due_months[0] and m not in inputs):
+        for month in sorted(m for m in in_force if m > due_months[0] and m not in inputs and m not in self.reach.settled):
             inputs_by_month[month] = self._inputs(month, {m: parts for m, parts in inputs_by_month.items() if m < month})
             if inputs_by_month[month] != in_force[month]:
                 stale_months.append(month)
@@ -365,8 +356,8 @@ class _Run:
         with self.books.database.session() as session:
             for month in months:
                 published_month = session.get(Published, month)
-                has_usage = month in self._usage_months(month)
-                rollup_ids = self.usage_builder.rollups(month, self._spans_of(month)) if has_usage else []
+                has_usage = month in self.reach.usage_months(month)
+                rollup_ids = self.usage_builder.rollups(month, self.reach.spans_of(month)) if has_usage else []
                 published_at: datetime = periods.now()
                 if published_month is None:
                     session.add(Published(month=month, run_id=self.run_id, rollup_ids=rollup_ids, published_at=published_at))

@@ -116,6 +116,11 @@ SENT: Mapping[str, tuple[str, str, str]] = {
         "application/json",
         '{"month": "2026-10", "rules": [{"name": "rest", "reason": "uncaptured_usage", "method": "even", "teams": ["Care", "Data"]}]}',
     ),
+    "POST /v1/erasures/preview": (
+        "/v1/erasures/preview",
+        "application/json",
+        '{"period": {"start": "2026-08", "end": "2026-09"}, "reason": "end of a contract"}',
+    ),
     "POST /v1/prices/import": (
         "/v1/prices/import?preview=true&origin=contract&name=contract.csv",
         "text/csv",

@@ -13,6 +13,7 @@ from ingest.sources import by_name
 from ledger.audit import record
 from ledger.books import Books
 from ledger.db import Published
+from ledger.settled_months import settled_months
 from ledger.tables import CHARGES, SPANS
 
 AUDIT_ACTION = "facts.retract"
@@ -39,7 +40,7 @@ def retract(books: Books, source_name: str, start: datetime, end: datetime, *, a
     else:
         result = _retract_spans(books, source_name, start, end, dry_run=dry_run)
     if result.rows and not dry_run:
-        result.emptied_months = sorted(set(result.months) - _months_with_facts(books))
+        result.emptied_months = sorted(set(result.months) - _months_with_facts(books) - settled_months(books.database).keys())
         with books.database.session() as session:
             session.execute(sa.delete(Published).where(Published.month.in_(result.emptied_months)))
             counts = {"table": result.table, "rows": result.rows, "months": result.months}

@@ -43,6 +43,7 @@ _KINDS: Final = {
     "api": "token",
     "attribution": "system",
     "repair": "system",
+    "retention": "system",
     "schedule": "system",
     "upgrade": "system",
 }
@@ -243,12 +244,16 @@ def personal_hash(salt: str, value: str) -> str:
 
 def erase(session: Session, actor: str, value: str, *, actor_kind: str | None = None) -> int:
     """Erases a personal value wherever it is; returns in how many entries it was. The chain stays as it is, and an entry says what was done."""
-    is_value = AuditPersonal.value == _plain(value)[:512]
+    return erase_where(session, actor, AuditPersonal.value == _plain(value)[:512], actor_kind=actor_kind)
+
+
+def erase_where(session: Session, actor: str, is_erased: sa.ColumnElement[bool], *, actor_kind: str | None = None) -> int:
+    """Erases the personal values that a condition on `AuditPersonal` selects, as `erase` does."""
     fields: dict[str, list[str]] = {}
-    for row in session.scalars(sa.select(AuditPersonal).where(is_value).order_by(AuditPersonal.sequence)):
+    for row in session.scalars(sa.select(AuditPersonal).where(is_erased).order_by(AuditPersonal.sequence)):
         fields.setdefault(str(row.sequence), []).append(row.field)
     if fields:
-        session.execute(sa.delete(AuditPersonal).where(is_value))
+        session.execute(sa.delete(AuditPersonal).where(is_erased), execution_options={"synchronize_session": False})
         record(session, actor, ERASED, f"{len(fields)} entries", after={"fields": fields}, actor_kind=actor_kind)
     return len(fields)
 

@@ -141,6 +141,30 @@ class Drawing(Base):
     made_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class FactRemoval(Base):
+    """Facts that were removed, by `retention` or by the `erasure` of a period: those of these tables and sources (none: all) in ``[start_time, end_time)``.
+
+    The months of their costs are settled since: they are not rebuilt. `months` maps each of them to what stood then (`ledger.settled_months`).
+    `finished_at` is empty until all of it is gone; `rows` counts what went, by table.
+    """
+
+    __tablename__ = "fact_removals"
+    audited: ClassVar = frozenset[str]()
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    cause: Mapped[str] = mapped_column(sa.String(16))
+    start_time: Mapped[datetime] = mapped_column(UtcDateTime)
+    end_time: Mapped[datetime] = mapped_column(UtcDateTime)
+    sources: Mapped[list[str]] = mapped_column(sa.JSON)
+    tables: Mapped[list[str]] = mapped_column(sa.JSON)
+    months: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    actor: Mapped[str] = mapped_column(sa.String(128))
+    reason: Mapped[str] = mapped_column(sa.Text, default="")
+    begun_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    rows: Mapped[dict[str, int]] = mapped_column(sa.JSON)
+
+
 class JobRun(Base):
     """One run of a scheduled job."""
 

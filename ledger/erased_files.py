@@ -6,8 +6,9 @@ import lzma
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Final
 
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ledger.books import Books
 from ledger.identifiers import Identifiers
+from ledger.periods import now
 
 _CHUNK_BYTES: Final = 8 << 20
 _OVERLAP_CHARACTERS: Final = 1_024
@@ -24,7 +26,8 @@ _OVERLAP_CHARACTERS: Final = 1_024
 _ROWS: Final = 10_000
 _UNREADABLE: Final = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)
 _COMPUTED_AGAIN: Final = "cache"
-_REMOVED: Final = ("raw", "backups", "spool/damaged")
+_COPIES: Final = "raw"
+_REMOVED: Final = (_COPIES, "backups", "spool/damaged")
 """Folders of copies: of fetched bills, of the database before an upgrade, of deliveries that could not be read."""
 _LOGS: Final = ("rootcost.log", "rootcost.log.1", "dashboard.log")
 
@@ -58,6 +61,35 @@ def erase_files(books: Books, person: Identifiers, *, own_names: frozenset[str],
     if not dry_run:
         shutil.rmtree(books.home / _COMPUTED_AGAIN, ignore_errors=True)
     return result
+
+
+def copies_of(books: Books, raw_ids: Collection[str]) -> list[str]:
+    """The copies of fetched files with these hashes, by their names in the home."""
+    paths = sorted((books.home / _COPIES).glob("*/*"))
+    return [path.relative_to(books.home).as_posix() for path in paths if path.name.partition("-")[0] in raw_ids]
+
+
+def copies_older_than(books: Books, age: timedelta) -> list[str]:
+    """The copies of files that were fetched longer ago, by their names in the home."""
+    before = now().timestamp() - age.total_seconds()
+    paths = sorted(path for path in (books.home / _COPIES).glob("*/*") if path.is_file() and path.stat().st_mtime < before)
+    return [path.relative_to(books.home).as_posix() for path in paths]
+
+
+def remove_copies(books: Books, names: Iterable[str]) -> None:
+    """Removes copies of fetched files."""
+    for name in names:
+        (books.home / name).unlink(missing_ok=True)
+
+
+def forget_cached(books: Books, days: Iterable[str], months: Iterable[str]) -> None:
+    """Removes what was computed from spans of these days, and for these months."""
+    cache = books.home / _COMPUTED_AGAIN
+    for day in days:
+        for path in (*cache.glob(f"*/{day}-*"), *cache.glob(f"*/day-{day}-*")):
+            path.unlink(missing_ok=True)
+    for month in months:
+        shutil.rmtree(cache / "stretches" / month, ignore_errors=True)
 
 
 def _other_files(books: Books, own_names: frozenset[str]) -> Iterator[Path]:

@@ -92,11 +92,16 @@ def resume(books: Books) -> bool:
 
 def _erase(books: Books, person: Identifiers, actor: str, reason: str) -> ErasureReport:
     report = _Erasure(books, person, dry_run=False, actor=actor, reason=reason).go()
+    report.is_purged = purge_when_unread(books)
+    return report
+
+
+def purge_when_unread(books: Books) -> bool:
+    """Purges earlier versions of what was erased, or notes that maintenance is to do it; returns whether they are gone."""
     erased_at = now()
     books.store.sync()
     _write_journal(books.home, {"erased_at": erased_at.isoformat()})
-    report.is_purged = _purge_when_unread(books, erased_at)
-    return report
+    return _purge_when_unread(books, erased_at)
 
 
 def _purge_when_unread(books: Books, erased_at: datetime) -> bool:

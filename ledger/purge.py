@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 
@@ -16,6 +17,7 @@ from ledger.books import Books
 from ledger.db import Base
 from ledger.locations import location
 from ledger.store import Store
+from ledger.table_files import table_files
 from ledger.tables import TABLES, Table
 from ledger.vacuum import vacuum
 
@@ -28,8 +30,10 @@ def purge(books: Books) -> None:
     for table in TABLES.values():
         if books.store.delta(table) is not None:
             _forget_earlier_versions(books.store, table)
-            vacuum(books.store, table, timedelta(0))
-            if "://" not in books.store.root:
+            if "://" in books.store.root:
+                _remove_other_objects(books.store, table)
+            else:
+                vacuum(books.store, table, timedelta(0))
                 shutil.rmtree(Path(books.store.uri(table)) / "_damaged", ignore_errors=True)
     _shrink_database(books)
 
@@ -48,6 +52,15 @@ def _forget_earlier_versions(store: Store, table: Table) -> None:
         if version is not None and version < delta.version():
             folder.remove(path)
     folder.sync()
+
+
+def _remove_other_objects(store: Store, table: Table) -> None:
+    """Removes every object of a table on S3 but its log and the files of its newest version."""
+    needed_paths = {unquote(file.path) for file in table_files(store, table)}
+    folder = location(store.uri(table), store.storage_options)
+    for path in folder.sizes():
+        if path not in needed_paths and not path.startswith(f"{table_log.LOG}/"):
+            folder.remove(path)
 
 
 def _shrink_database(books: Books) -> None:

@@ -251,6 +251,9 @@ class IngestSettings(Section):
     )
 
 
+_MIN_FACT_DAYS = 62
+
+
 class MaintenanceSettings(Section):
     """Maintenance: what keeps the disk bounded (see `rootcost maintenance`)."""
 
@@ -269,6 +272,32 @@ class MaintenanceSettings(Section):
     facts_days: float = Field(
         90.0, gt=0, description="How long earlier versions of bills and prices stay, which explain why runs differ."
     )
+    content_days: int = Field(
+        0, ge=0, description="How long `spans.attributes` stay, with prompts where they are kept. 0: as long as the spans."
+    )
+    spans_days: int = Field(
+        0,
+        ge=0,
+        description="How long spans and metric points stay after the end of their month, at least 62 days; its costs stay as they are and are "
+        "not computed again (docs/retention.md). 0: for good.",
+    )
+    calls_days: int = Field(
+        0, ge=0, description="The same for calls and chains, by which costs are explained call by call. 0: for good."
+    )
+    problems_days: int = Field(0, ge=0, description="How long problems with the input stay. 0: for good.")
+    raw_days: int = Field(0, ge=0, description="How long copies of fetched bills stay in HOME/raw. 0: for good.")
+    personal_days: int = Field(
+        0,
+        ge=0,
+        description="How long names and addresses of people stay in the audit log; its entries stay, and stay verifiable. 0: for good.",
+    )
+
+    @field_validator("spans_days", "calls_days")
+    @classmethod
+    def _leaves_time_for_bills(cls, value: int) -> int:
+        if 0 < value < _MIN_FACT_DAYS:
+            raise ValueError(f"must be 0, or at least {_MIN_FACT_DAYS}: until then bills of the month are on their way")
+        return value
 
 
 class AuditSettings(Section):

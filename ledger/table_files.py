@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import polars as pl
 from deltalake.transaction import AddAction, RemoveAction
 
-from ledger import staging
+from ledger import file_sets, staging
 from ledger.scratch import scratch_folder
 from ledger.store import Store
 from ledger.tables import Table
@@ -69,9 +69,35 @@ def replacement(
         path = Path(folder) / "new.parquet"
         staging.write(table, rows.select(list(table.schema)), path)
         part = staging.place(store, table, path, partition, name=name)
+    removals = [_removal(file, changes_rows=changes_rows) for file in files]
     now_ms = int(time.time() * 1000)
-    removals = [RemoveAction(unquote(f.path), changes_rows, now_ms, f.size_bytes, dict(f.partition)) for f in files]
     return [*removals, AddAction(part.path, part.size_bytes, dict(part.partition), now_ms, changes_rows, part.stats)]
+
+
+def remove_rows(
+    store: Store, table: Table, is_removed: pl.Expr, files: Iterable[TableFile], *, note: str, dry_run: bool = False
+) -> int:
+    """Removes rows of these files of a table in one commit; returns how many. A file that keeps some keeps its identity. (TI-2)"""
+    actions: list[AddAction | RemoveAction] = []
+    removed_count = 0
+    for file in files:
+        rows = scan_file(store, table, file)
+        count, row_count = rows.select(is_removed.sum(), pl.len().alias("rows")).collect().row(0)
+        removed_count += int(count)
+        if not count or dry_run:
+            continue
+        if count == row_count:
+            actions.append(_removal(file, changes_rows=True))
+        else:
+            remaining_rows = rows.filter(~is_removed).collect()
+            actions += replacement(store, table, [file], remaining_rows, file_sets.rewritten_name(file.name), changes_rows=True)
+    if actions:
+        store.replace_actions(table, actions, note=note)
+    return removed_count
+
+
+def _removal(file: TableFile, *, changes_rows: bool) -> RemoveAction:
+    return RemoveAction(unquote(file.path), changes_rows, int(time.time() * 1000), file.size_bytes, dict(file.partition))
 
 
 def _literal(table: Table, name: str, value: Any) -> pl.Expr:

@@ -304,6 +304,13 @@ def state_badge(text: str, tone: Tone) -> None:
     st.badge(plain(text), color=colour)  # type: ignore[arg-type]
 
 
+def show_removed(settled_months: Mapping[str, str], months: Iterable[str]) -> None:
+    """Which of these months have facts removed: their costs stay, and what is missing below was there."""
+    for month in months:
+        if month in settled_months:
+            st.info(plain(f"{labels.month(month)}: {settled_months[month]}. Its costs stay as they were published."))
+
+
 def class_help(cost_class: str) -> str:
     """What a cost class means."""
     return labels.CLASS_HELP.get(cost_class, "")

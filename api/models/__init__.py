@@ -64,6 +64,7 @@ from api.models.costs import (
     ReasonTotal,
     Spender,
 )
+from api.models.erasures import ConfirmedErasure, ErasedPeriod, Erasure, ErasureRequest
 from api.models.evidence import EmitterRow, Evidence, EvidencePart, EvidenceRow, EvidenceSection, FindingRow
 from api.models.explanations import Explanation, Link, Part, Remainder, Step
 from api.models.facts import AgentEntry, ExchangeRate, OwnerRecord, RatesImported
@@ -123,11 +124,15 @@ __all__ = [
     "ChainTree",
     "ChannelSummary",
     "ClassTotal",
+    "ConfirmedErasure",
     "CostRow",
     "CostTable",
     "CounterGap",
     "Decision",
     "EmitterRow",
+    "ErasedPeriod",
+    "Erasure",
+    "ErasureRequest",
     "Evidence",
     "EvidencePart",
     "EvidenceRow",

@@ -69,3 +69,6 @@ class Gaps(ResponseModel):
         default=[], description="Where OpenTelemetry metrics and calls differ, by UTC day, oldest first; at most `limit`."
     )
     counters_total: int = Field(default=0, description="Number of such differences.")
+    facts_removed: dict[str, str] = Field(
+        default_factory=dict, description="Months of the range whose calls or metrics were removed, and when by what."
+    )

@@ -150,6 +150,10 @@ class Freshness(ResponseModel):
     sources: list[SourceFreshness] = Field(description="Freshness of each source.")
     published_at: datetime | None = Field(default=None, description="When a run was last published.")
     published_months: list[str] = Field(description="Months with published figures.")
+    settled_months: dict[str, str] = Field(
+        default_factory=dict,
+        description="Months whose facts were removed, and when by what: their costs stay, and are not computed again.",
+    )
     spool_files: int = Field(description="Number of spool files that are not in the ledger yet.")
     spool_bytes: int = Field(description="Size of these files.")
     warnings: list[str] = Field(

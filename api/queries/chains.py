@@ -14,6 +14,7 @@ from api.queries.gate import WHOLE, Rows, ScopedBooks, published, scan_rollups
 from api.queries.listing import FrameListing, Listing, Order
 from api.queries.pricing import price_calls
 from api.queries.publication import one_publication
+from api.queries.removals import removed_facts
 from api.queries.tree import build_tree
 from ledger.errors import ObjectMissingError, UsageError
 from ledger.ids import trace_key
@@ -68,8 +69,9 @@ def chain(books: ScopedBooks, chain_id: str) -> ChainTree:
     """One chain: its spans as a tree, its calls priced. Raises `ObjectMissingError` if no published rollup has the id."""
     tree = find_chain(books, chain_id)
     if tree is None:
+        removals = "".join(f"; chains of {month}: {removal}" for month, removal in removed_facts(books, CHAINS).items())
         raise ObjectMissingError(
-            "no such chain", where=chain_id, remedy="GET /v1/chains lists them; has the month been attributed?"
+            f"no such chain{removals}", where=chain_id, remedy="GET /v1/chains lists them; has the month been attributed?"
         )
     return tree
 

@@ -18,7 +18,9 @@ from api.models import ChannelSummary, CounterGap, GapRow, Gaps
 from api.queries import metric_check
 from api.queries.gate import WHOLE, WholeBooks, published, scan_rollups
 from api.queries.publication import one_publication
+from api.queries.removals import removed_facts
 from ledger.errors import UsageError
+from ledger.metric_points import METRIC_POINTS
 from ledger.tables import CALLS, TOKEN_METERS
 
 _MONTH = timedelta(days=31)
@@ -60,6 +62,8 @@ def gaps(books: WholeBooks, query: GapQuery) -> Gaps:
     whole = range_calls.select(*(_channel_counts(channel, *reach) for channel, reach in reaches.items()))
     counters = _counters(books, query)
     page = Gaps(channels=[], rows=[], total=0, counters=counters, counters_total=len(counters))
+    range_months = [m.month for m in published(books, query.start, query.end)]
+    page.facts_removed = removed_facts(books, METRIC_POINTS, range_months) | removed_facts(books, CALLS, range_months)
     if not reaches:
         return page
     cut, totals = pl.collect_all([per_period.sort("period_start"), whole])

@@ -34,6 +34,7 @@ from api.queries.sources import source_statuses
 from ledger import db, disk, registry
 from ledger.periods import now
 from ledger.problems import Problem, to_frame
+from ledger.settled_months import settled_months
 from ledger.spool import Spool
 from ledger.tables import ANOMALIES, CHARGES, COSTS, PROBLEMS, SPANS, Table
 
@@ -165,6 +166,7 @@ def freshness(books: ScopedBooks, spool: Spool | None = None) -> Freshness:
         sources=sources,
         published_at=max((m.published_at for m in months), default=None),
         published_months=[m.month for m in months],
+        settled_months={month: str(settled_month) for month, settled_month in settled_months(books.whole.database).items()},
         spool_files=len(pending),
         spool_bytes=receiver_spool.size_bytes(),
         warnings=[warning] if (warning := disk.shortage(books.whole.folders)) else [],

@@ -9,24 +9,30 @@ import polars as pl
 
 from attribution.costs import balance
 from attribution.costs.sink import CostTotals
+from attribution.monitoring import late_facts
 from ledger.books import Books
 from ledger.problems import Problem
 from ledger.published import inputs_in_force, published_months
+from ledger.settled_months import settled_months
 from ledger.tables import BALANCE, CHARGES, COSTS, IMPORT_TOTALS
 
 
 @dataclass(frozen=True, slots=True)
 class MonthRecount:
-    """A published month: what differs from its control totals; `bill_changed`: its bill was restated since, so only costs compare."""
+    """A published month: what differs from its control totals; `bill_changed`: its bill was restated since, so only costs compare.
+
+    `settled` says since when and by what facts are removed: its costs are held against the control totals, and what came later is told.
+    """
 
     month: str
     bill_changed: bool
     problems: tuple[Problem, ...]
+    settled: str = ""
 
 
 def recount(books: Books, *, source: str) -> Iterator[MonthRecount]:
     """Sums every published month again. Problems are filed under `source`."""
-    inputs = inputs_in_force(books.database)
+    inputs, settled_by_month = inputs_in_force(books.database), settled_months(books.database)
     for published_month in published_months(books.database):
         month, run_id = published_month.month, published_month.run_id
         costs = books.store.scan(COSTS, {"month": [month], "run_id": [run_id]}).collect()
@@ -35,8 +41,14 @@ def recount(books: Books, *, source: str) -> Iterator[MonthRecount]:
         bill_changed = books.store.fingerprint(CHARGES, {"billing_month": [month]}) != inputs.get(month, {}).get("charges")
         totals = balance.control_totals(charges, CostTotals.of(costs).sums, imports, run_id=run_id, month=month)
         stored_totals = books.store.scan(BALANCE, {"invoice_month": [month], "run_id": [run_id]}).collect()
-        problems = _differences(stored_totals, totals, month, source, with_charges=not bill_changed)
-        yield MonthRecount(month, bill_changed, tuple(problems))
+        problems = list(_differences(stored_totals, totals, month, source, with_charges=not bill_changed))
+        if (settled_month := settled_by_month.get(month)) is None:
+            yield MonthRecount(month, bill_changed, tuple(problems))
+        else:
+            problems += late_facts.late_facts(books.store, settled_month, source=source)
+            yield MonthRecount(
+                month, bill_changed and settled_month.removal_of(CHARGES.name) is None, tuple(problems), str(settled_month)
+            )
 
 
 def _differences(
@@ -48,7 +60,9 @@ def _differences(
     for row in both_totals.sort(keys).iter_rows(named=True):
         for column in columns:
             before, after = row[column], row[f"{column}_again"]
-            if before != after and (with_charges or before is not None):
+            # Without the bill it is not known which classes have no amount, and which have 0.
+            differs = before != after if with_charges else before is not None and before != (after or 0)
+            if differs:
                 yield Problem(
                     source,
                     f"month/{month}",

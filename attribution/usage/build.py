@@ -8,7 +8,7 @@ publishes nothing.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,7 +24,7 @@ from ledger import periods, staging
 from ledger.books import Books
 from ledger.db import Drawing, Rollup
 from ledger.hashing import fingerprint
-from ledger.published import rollups_in_force
+from ledger.published import published_months, rollups_in_force
 from ledger.settings import Settings
 from ledger.staging import Part
 from ledger.store import Store
@@ -116,6 +116,7 @@ class UsageBuilder:
         book: PriceBook,
         input_fingerprints: Iterable[str],
         *,
+        settled_months: Container[str] = (),
         executor: Executor,
         progress: Progress,
     ) -> None:
@@ -126,7 +127,8 @@ class UsageBuilder:
         self.spans_read = self.rollups_reused = 0
         self.rebuild_months: frozenset[str] = frozenset()
         """Months that are built again although their inputs are unchanged."""
-        self._rollup_ids: dict[str, list[str]] = {}
+        # Usage of settled months stays as it was published: spans of theirs are gone.
+        self._rollup_ids = {m.month: list(m.rollup_ids) for m in published_months(books.database) if m.month in settled_months}
         self._replaced_rollups: list[tuple[str, list[str]]] = []
 
     def rollups(self, month: str, spans: str) -> list[str]:

@@ -28,6 +28,8 @@ class Permission(StrEnum):
     """See the balance, evidence, gaps, runs, prices and exchange rates."""
     BOOKS_WRITE = "books:write"
     """Import prices and exchange rates, change shared-cost rules."""
+    FACTS_ERASE = "facts:erase"
+    """Erase a person, or the facts of a period."""
     SOURCES_READ = "sources:read"
     """See sources, their runs and problems with the input."""
     SOURCES_WRITE = "sources:write"

@@ -53,6 +53,8 @@ def gaps(
         return
     _show_channels(report, granularity)
     _show_counters(report)
+    for month, removal in report.facts_removed.items():
+        say(f"{month}: {removal}; it has no gaps that could be seen")
 
 
 def _show_channels(report: Gaps, granularity: Literal["hour", "day"]) -> None:

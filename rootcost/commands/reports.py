@@ -86,13 +86,15 @@ def attribute(
     from attribution.monitoring import anomalies, budgets
     from attribution.run import attribute as run_attribution
     from ledger.errors import UsageError
+    from ledger.settled_months import settled_months
     from rootcost.pricebook import at_hand
     from rootcost.service.changed_months import facts_by_month, within
     from rootcost.terminal import run_reports
     from rootcost.terminal.left_out import missing_bill_lines
 
     with open_books(home) as books:
-        months = within(facts_by_month(books), start, end, timezone="UTC") if start or end else None
+        known_months = {*facts_by_month(books), *settled_months(books.database)}
+        months = within(known_months, start, end, timezone="UTC") if start or end else None
         if months == []:
             raise UsageError(
                 "no bill and no log lies in this range", where="--from, --to", remedy="--to is the first month not counted"

@@ -63,16 +63,18 @@ def maintenance(
     output: Annotated[Literal["text", "json"], typer.Option("--format", help="text or json.")] = "text",
     home: Home = None,
 ) -> None:
-    """Remove from the disk what nobody needs any more, and merge small files. No figure changes.
+    """Remove from the disk what nobody needs any more and what is older than its retention, and merge small files. No figure changes.
 
     `rootcost serve` does it by itself. How long things stay is set under [maintenance].
     """
     from ledger.maintenance import maintain
+    from rootcost.operations.retention import remove_outdated
 
     with open_books(home) as books, attribution_lock(books), write_lock(books):
+        removal_counts = remove_outdated(books, dry_run=dry_run)
         report = maintain(books, dry_run=dry_run)
     if output == "json":
-        out_json(asdict(report))
+        out_json(asdict(report) | {"outdated": removal_counts.counts, "settled": removal_counts.settled})
         return
     words = ("would be", "Would remove") if dry_run else ("were", "Removed")
     out(f"{words[1]} {report.removed_files:,} files ({report.removed_bytes / 1e6:,.1f} MB) that no table needs")
@@ -80,6 +82,10 @@ def maintenance(
     out(
         f"{report.unshown_partitions:,} partitions of runs that nobody shows, {report.temporary_files:,} temporary files {words[0]} removed"
     )
+    for name, count in removal_counts.counts.items():
+        out(f"{count:,} {name.replace('_', ' ')} {words[0]} removed: older than their retention")
+    if removal_counts.settled:
+        out(f"{', '.join(removal_counts.settled)} {words[0]} settled: the costs stay, and are not computed again")
 
 
 def config_show(

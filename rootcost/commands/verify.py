@@ -59,7 +59,11 @@ def _as_json(reports: list[TableReport], months: list[MonthRecount], problems: l
             for r in reports
             if r.files or r.problems
         ],
-        "months": [{"month": m.month, "bill_changed": m.bill_changed, "agrees": not m.problems} for m in months],
+        "months": [
+            {"month": m.month, "bill_changed": m.bill_changed, "agrees": all(p.severity != "error" for p in m.problems)}
+            | ({"settled": m.settled} if m.settled else {})
+            for m in months
+        ],
         "problems": [
             {"uri": p.uri, "place": p.place, "field": p.field, "reason": p.reason, "remedy": p.remedy, "severity": p.severity}
             for p in problems
@@ -77,8 +81,10 @@ def _print(reports: list[TableReport], months: list[MonthRecount], problems: lis
         f"{counted(files, 'data file')} of {counted(sum(bool(r.files) for r in reports), 'table')}, {size_bytes:,} bytes{without}"
     )
     for month in months:
-        remark = " (the bill was restated since: only costs are compared)" if month.bill_changed else ""
-        out(f"{month.month}: control totals {'differ' if month.problems else 'agree'}{remark}")
+        remarks = [f" ({month.settled})"] if month.settled else []
+        remarks += [" (the bill was restated since: only costs are compared)"] if month.bill_changed else []
+        has_errors = any(problem.severity == "error" for problem in month.problems)
+        out(f"{month.month}: control totals {'differ' if has_errors else 'agree'}{''.join(remarks)}")
     for problem in problems:
         say(f"{problem.uri} {problem.place}: {' '.join(filter(None, (problem.field, problem.reason)))} — {problem.remedy}")
     errors = sum(problem.severity == "error" for problem in problems)

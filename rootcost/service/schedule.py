@@ -19,7 +19,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ledger import disk
@@ -53,6 +53,7 @@ class Jobs:
         self._outbox = Outbox(books)
         self._seen: dict[str, str] = {}
         self._seen_budgets: str | None = None
+        self._outdated_removed_on: date | None = None
 
     def drain(self) -> Detail:
         """Moves received telemetry from the spool to the ledger; also while a run attributes, which reads a snapshot."""
@@ -113,12 +114,17 @@ class Jobs:
         return {"alerts": len(alerts)}
 
     def maintain(self) -> Detail:
-        """Removes what nobody needs any more from the disk, and merges small files."""
+        """Removes what nobody needs any more from the disk, and merges small files; once a day, what is older than its retention."""
         from ledger.locks import attribution_lock, write_lock
         from ledger.maintenance import maintain
+        from rootcost.operations.retention import RetentionCounts, remove_outdated
 
         with self.turn, attribution_lock(self.books), write_lock(self.books):
-            return maintain(self.books).counts()
+            counts: Detail = maintain(self.books).counts()
+            today = now().date()
+            removals = remove_outdated(self.books) if today != self._outdated_removed_on else RetentionCounts()
+            self._outdated_removed_on = today
+        return {**counts, **removals.counts, **({"settled": removals.settled} if removals.settled else {})}
 
     def keep_head(self) -> Detail:
         """Writes the head of the audit log where `audit.heads_uri` says."""

@@ -174,7 +174,9 @@ class _Service:
         self._porch = spool = SpoolingReceiver(books.home / "spool", books.settings.ingest)
         serve, doors = books.settings.serve, Parsers(books.settings.ingest)
         site = Site.of(serve, port=addresses.port, ui_port=addresses.ui_port, ui=addresses.ui_port is not None)
-        app = create_app(books, receivers=doors, operations=all_operations(), token=self._token, spool=spool, site=site)
+        app = create_app(
+            books, receivers=doors, operations=all_operations(drain=spool.drain), token=self._token, spool=spool, site=site
+        )
         add_mcp(app, books)
         self._api = _Api(app, listening)
         self._grpc = (

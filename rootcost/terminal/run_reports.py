@@ -55,10 +55,12 @@ def left_out(found_problems: Sequence[Problem], *, most: int = 5) -> None:
 
 def attributed(report: RunReport, alerts: Sequence[Alert]) -> None:
     """Prints what a run did, by cost class, and the alerts it raised."""
+    if report.settled:
+        say(f"Not rebuilt, since facts of theirs were removed: {', '.join(report.settled)} (rootcost verify tells when)")
     if not report.months:
         out(
             "Nothing has changed since the last run."
-            if report.unchanged
+            if report.unchanged or report.settled
             else "Nothing to attribute. Next: rootcost ingest (or: rootcost demo)"
         )
     else:

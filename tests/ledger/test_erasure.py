@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import boto3
 import polars as pl
 import pytest
 import sqlalchemy as sa
 
+from attribution import removal
 from attribution.monitoring.recount import recount
+from attribution.removal import Period, erase_period
 from attribution.run import attribute
 from ledger import audit, erasure, registry
 from ledger.access_tables import User
 from ledger.audit_verify import verify_audit
+from ledger.base import Base
 from ledger.books import Books
 from ledger.erasure import erase_person, plan_erasure
 from ledger.identifiers import Identifiers
@@ -27,9 +33,12 @@ from ledger.maintenance import maintain
 from ledger.periods import now
 from ledger.problems import Problem, to_frame
 from ledger.published import inputs_in_force, published_months
+from ledger.settings import StoreSettings, load
 from ledger.tables import BALANCE, CALLS, CHARGES, COSTS, PROBLEMS, SPANS
 from ledger.verify import verify_table
+from tests.ledger.test_store_s3 import bucket as bucket
 from tests.support.books_by_hand import SONNET, charge, charges, span, spans, write
+from tests.support.postgres_server import postgres_server
 
 ANN, ID = "ann.lee@example.com", "u-4711"
 PERSON = (ANN, ID)
@@ -208,3 +217,58 @@ def test_while_it_is_served_readers_keep_earlier_versions_for_the_retention(home
         books.settings = books.settings.model_copy(update={"maintenance": short})
         maintain(books)
     assert places_that_name(home, *PERSON) == []
+
+
+@pytest.mark.slow
+def test_a_person_and_a_period_are_erased_on_s3_and_in_postgresql(
+    tmp_path: Path, bucket: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No object of the bucket and no row of the database names the person or holds what was removed; the costs stay."""
+    monkeypatch.setattr(removal, "now", lambda: datetime(2027, 1, 15, tzinfo=UTC))
+    prompt = json.dumps({"gen_ai.prompt": "my salary is 90000"})
+    facts = spans(
+        span(1, 1, agent_name="support-bot", end_user=ANN, attributes=prompt),
+        span(1, 2, 1, input_tokens=7000, principal=f"role/{ANN}", **SONNET),
+    )
+    with postgres_server() as url:
+        store = StoreSettings(uri="s3://ledger/books", options=bucket, database_url=url)
+        settings = load(tmp_path / "remote")
+        short = settings.maintenance.model_copy(update={"retention_minutes": 1e-6})
+        with Books(settings.model_copy(update={"store": store, "maintenance": short})) as remote:
+            write(
+                remote,
+                spans=facts,
+                charges=charges(charge("0.03", tokens_k="10.0", principal=ANN)),
+                owners=f"agent,team,principals\nsupport-bot,Care,{ANN}\n",
+            )
+            attribute(remote)
+            before = figures(remote)
+            assert texts_of(remote, bucket, ANN, "salary")
+            assert erase_person(remote, Identifiers.of([ANN]), actor="test").is_purged
+            assert texts_of(remote, bucket, ANN, "salary") == []
+            assert all(a.equals(b) for a, b in zip(before, figures(remote), strict=True))
+            report = erase_period(
+                remote, Period(datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)), actor="test"
+            )
+            assert (report.rows, report.is_purged) == ({"calls": 1, "chains": 1, "charges": 1, "spans": 2}, True)
+            assert remote.store.scan(SPANS).collect().is_empty()
+            assert texts_of(remote, bucket, f"{1:032x}") == []
+            assert figures(remote)[0].equals(before[0])
+            assert [month.problems for month in recount(remote, source="verify")] == [()]
+            assert verify_audit(remote.database).damages == []
+
+
+def texts_of(books: Books, bucket: dict[str, str], *texts: str) -> list[str]:
+    """Objects of the bucket and tables of the database that hold a text."""
+    client = boto3.client("s3", endpoint_url=bucket["aws_endpoint_url"])
+    places = []
+    for entry in client.list_objects_v2(Bucket="ledger").get("Contents", ()):
+        content = client.get_object(Bucket="ledger", Key=entry["Key"])["Body"].read()
+        if entry["Key"].endswith(".parquet") and "_delta_log" not in entry["Key"]:
+            content += pl.read_parquet(io.BytesIO(content), hive_partitioning=False).write_ndjson().encode()
+        places += [entry["Key"] for text in texts if text.encode() in content]
+    with books.database.engine.connect() as connection:
+        for table in Base.metadata.sorted_tables:
+            rows = str(connection.execute(sa.select(table)).all())
+            places += [table.name for text in texts if text in rows]
+    return places

@@ -64,6 +64,7 @@ def chain_list() -> None:
             offset=(at - 1) * PER_PAGE,
         )
     )
+    widgets.show_removed(request(lambda api: api.freshness()).value.settled_months, months if month == "all" else [month])
     listing(answer, at)
 
 

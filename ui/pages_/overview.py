@@ -35,6 +35,7 @@ def page() -> None:
     with heading:
         st.title(labels.month(month))
         badges(answer.value, month)
+        widgets.show_removed(request(lambda api: api.freshness()).value.settled_months, [month])
     over = is_over(month, answer.value.timezone)
     has_previous = over and answer.value.months.index(month) > 0
     for total in answer.value.totals:

@@ -28,6 +28,7 @@ from api.queries.explain.text import Figure, amount, amounts
 from api.queries.gate import WHOLE, ScopedBooks, published, scan_runs
 from api.queries.pricing import costs_of, price
 from api.queries.publication import one_publication
+from api.queries.removals import removal_step
 from api.queries.shares import split_over_calls, usage_of_calls
 from api.queries.tree import build_tree
 from ledger.errors import ObjectMissingError
@@ -81,8 +82,7 @@ def _explanation(
     figure: Figure, ref: str, kind: Literal["chain", "call", "charge", "cell"], own_steps: list[Step]
 ) -> Explanation:
     """An explanation: the figure's own steps, then the steps common to all figures; steps that do not apply are left out."""
-    billed_cost, estimated_cost = text.cost_by_currency(figure.billed_rows), text.cost_by_currency(figure.estimated_rows)
-    cost = text.cost_by_currency(figure.rows)
+    cost, billed_cost, estimated_cost = map(text.cost_by_currency, (figure.rows, figure.billed_rows, figure.estimated_rows))
     figure = replace(figure, cost=cost, estimated=estimated_cost)
     empty = figure.rows.head(1).collect().is_empty()
     steps = [] if empty else [
@@ -97,6 +97,7 @@ def _explanation(
         rule_steps.class_step(figure),
         rule_steps.run_step(figure),
         rule_steps.balance_step(figure),
+        removal_step(figure.books, figure.rows),
     ]  # fmt: skip
     if kind == "charge":  # its own step describes the charge already
         steps = [step for step in steps if step is None or step.step != "charge"]

@@ -13,6 +13,7 @@ from api.queries.chains import find_summary
 from api.queries.costs import CostQuery, matching_costs
 from api.queries.explain.set_aside import spans_set_aside
 from api.queries.gate import ScopedBooks, published, scan_rollups, scan_runs
+from api.queries.removals import removed_facts
 from ledger.errors import ObjectMissingError
 from ledger.tables import CALLS, CHAINS, CHARGES, COSTS, SPANS
 
@@ -80,6 +81,7 @@ def not_found_error(books: ScopedBooks, ref: str) -> ObjectMissingError:
         "searched for a chain, a call (trace:span, gateway call id, provider request id, span id) and a charge in "
         f"{_published_months_text(len(in_force))}"
     )
+    searched_text += "".join(f"; calls of {month}: {removal}" for month, removal in removed_facts(books, CALLS).items())
     return ObjectMissingError(f"no chain, call or charge has that id; {searched_text}", where=ref, remedy=remedy)
 
 
