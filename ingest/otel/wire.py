@@ -27,6 +27,8 @@ _PADDING: Final = bytes(32)
 _LENGTH, _VARINT, _FIXED64, _FIXED32 = 2, 0, 1, 5
 _TRACE, _SPAN, _STATE, _PARENT, _NAME, _KIND, _START, _END, _ATTRIBUTE, _STATUS, _FLAGS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16
 _DROPPED_COUNTS: Final = (10, 12, 14)
+_KINDS: Final = np.array([-1, 2, 2, 2, 2, 2, 0, 1, 1, 2, 0, 2, 0, 2, 0, 2, 5, -1])
+"""How each field of a span is written, by its number."""
 _KEY, _VALUE, _CODE = 0x0A, 0x12, 0x18
 _ERROR, _REMOTE_PARENT = 2, 0x200
 _MAX_SIZE: Final = 1 << 40
@@ -261,11 +263,13 @@ def _fields(octets: Bytes, start_offsets: Places, end_offsets: Places) -> tuple[
         limits = end_offsets[owners]
         if (field_ends > limits).any():
             raise WireError("a span that is cut off")
-        field_parts.append((owners, tags >> 3, field_begins, field_ends))
+        # A field of another kind than its own is none that is known.
+        numbers = np.where(kinds == _KINDS[np.minimum(tags >> 3, len(_KINDS) - 1)], tags >> 3, 0)
+        field_parts.append((owners, numbers, field_begins, field_ends))
         is_open = field_ends < limits
         owners, at = owners[is_open], field_ends[is_open]
-    owner_rows, numbers, all_begins, all_ends = (np.concatenate(parts) for parts in zip(*field_parts, strict=True))
-    return owner_rows, numbers, all_begins, all_ends
+    owner_rows, all_numbers, all_begins, all_ends = (np.concatenate(parts) for parts in zip(*field_parts, strict=True))
+    return owner_rows, all_numbers, all_begins, all_ends
 
 
 class _Fields:
@@ -321,7 +325,8 @@ def _columns(fields: _Fields) -> tuple[pl.DataFrame, Mask]:
     status_begins, status_ends = fields.places(_STATUS)
     status_size = status_ends - status_begins
     kind, flags = fields.numbers(_KIND), fields.numbers(_FLAGS, "<u4")
-    is_status_odd = (status_size != 0) & ((status_size != 2) | (fields.octets[status_begins] != _CODE))
+    status_code = fields.octets[status_begins + 1]
+    is_code = (status_size == 2) & (fields.octets[status_begins] == _CODE) & (status_code < 0x80)
     frame = pl.DataFrame(
         {
             "trace_id": trace,
@@ -332,7 +337,7 @@ def _columns(fields: _Fields) -> tuple[pl.DataFrame, Mask]:
             "kind": kind,
             "start_ns": start,
             "end_ns": end,
-            "failed": (status_size == 2) & (fields.octets[status_begins + 1] == _ERROR),
+            "failed": is_code & (status_code == _ERROR),
             "remote_parent": (flags & _REMOTE_PARENT) != 0,
         }
     )
@@ -340,7 +345,7 @@ def _columns(fields: _Fields) -> tuple[pl.DataFrame, Mask]:
     is_odd = np.array(frame.select(is_zero).to_series().to_numpy())
     is_odd |= (trace_size != len(NO_TRACE)) | (span_size != len(NO_SPAN)) | ~np.isin(parent_size, (0, len(NO_SPAN)))
     is_odd |= (start < EARLIEST_NS) | (start >= LATEST_NS) | ((end != 0) & ((end < start) | (end >= LATEST_NS)))
-    is_odd |= is_status_odd | (kind < 0)
+    is_odd |= ((status_size != 0) & ~is_code) | (kind < 0)
     is_odd[
         fields.others(
             *(_TRACE, _SPAN, _STATE, _PARENT, _NAME, _KIND, _START, _END, _ATTRIBUTE, _STATUS, _FLAGS, *_DROPPED_COUNTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from ingest.otel import bulk, shapes, spans
 from ingest.otel.emitters import table
 from ingest.sources import otlp
+from ledger.errors import FormatError
 from ledger.settings import IngestSettings
 
 NAMES = [
@@ -149,6 +151,27 @@ def test_spans_read_in_bulk_are_those_of_a_full_reading(scopes: Scopes, more: di
         patch.setattr(bulk, "MIN_SPANS", 10**9)
         one_by_one = otlp.read_bodies(bodies, uri="u", settings=IngestSettings())
     assert in_bulk == (sorted(one_by_one.frame.rows(), key=str), sorted(map(str, one_by_one.problems)))
+
+
+def read_or_refuse(bodies: list[bytes], min_spans: int, patch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
+    """Rows and problems of bodies that are read in bulk from so many spans on; what is said where they are none."""
+    patch.setattr(bulk, "MIN_SPANS", min_spans)
+    try:
+        reading = otlp.read_bodies(bodies, uri="u", settings=IngestSettings())
+    except FormatError as error:
+        return [], [str(error)]
+    return sorted(map(str, reading.frame.rows())), sorted(map(str, reading.problems))
+
+
+def test_damaged_bytes_in_bulk_are_those_of_a_full_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = export_of([("litellm", [("chat", LIKELY | {"gen_ai.usage.cost": 0.5 * n}) for n in range(4)])])
+    draw = random.Random(3)
+    monkeypatch.setattr(bulk, "MIN_ALIKE", 1)
+    for _ in range(30):
+        damaged = bytearray(body)
+        damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+        bodies = [bytes(damaged), body]
+        assert read_or_refuse(bodies, 0, monkeypatch) == read_or_refuse(bodies, 10**9, monkeypatch)
 
 
 def test_attributes_that_decide_more_than_their_own_column_do_not_vary() -> None:
