@@ -5,6 +5,9 @@ with all connected groups of traces that ended in it, whole: its results depend 
 partition, late spans rebuild only the partitions they belong to, and partitions can be built on any number of machines.
 
 Nearly all groups lie within one interval and are selected by time alone; traces of the others, the *stragglers*, are listed by key.
+
+Intervals are halves of halves of the month, and become small towards its newest spans. So a run that follows new spans builds the last one anew, which
+is small, and two of them become one as they are left behind: what stands is written again a few times, not with every run.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from attribution.chains.components import connected_components, distinct_sorted
+from attribution.usage.intervals import NEWEST_SHARE, FileRanges, boundaries_of
 from attribution.usage.origins import Origins, find_origins, link_edges
 from ledger import code, periods
 from ledger.hashing import fingerprint
@@ -28,7 +32,7 @@ from ledger.settings import Settings
 from ledger.store import Store
 from ledger.tables import SPANS
 
-_TRACES = {"trace_key": pl.Int64, "first_us": pl.Int64, "last_us": pl.Int64}
+_TRACES = {"trace_key": pl.Int64, "first_us": pl.Int64, "last_us": pl.Int64, "spans": pl.Int64}
 _EDGES = {"trace_key": pl.Int64, "target": pl.Int64, "is_trace": pl.Boolean, "has_conversation": pl.Boolean}
 _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _SHARED_IDS = ("gateway_call_id", "provider_request_id", "conversation_id")
@@ -99,18 +103,16 @@ def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
     """The partitions of a month, oldest first; a single one with the whole window where the month is small.
 
     Spans of the `lookback_days` on either side of the month are included: they may be ancestors of its calls, or calls that a wrapper
-    repeats. Traces before them are included where spans refer to them or they hold a resource in the month (CH-1a). The number of
-    partitions follows from the number of spans alone, so that the same month is always split the same way.
+    repeats. Traces before them are included where spans refer to them or they hold a resource in the month (CH-1a). The partitions follow
+    from the times of the spans alone, so that the same month is always split the same way.
     """
     counts = _spans_by_date(store, month, settings.attribution.lookback_days)
     origins = find_origins(store, month, settings)
     if not counts and not origins.traces:
         return []
     span_count = sum(n for day, n in counts.items() if day[:7] == month)
-    partition_count = 1
-    while span_count > partition_count * settings.attribution.slice_spans:
-        partition_count *= 2
-    if partition_count == 1:
+    slice_spans = settings.attribution.slice_spans
+    if span_count <= max(1, slice_spans // NEWEST_SHARE):
         window = periods.month_start(month), periods.month_end(month)
         reach = timedelta(days=settings.attribution.lookback_days + 1)
         files = store.fingerprint(SPANS, {"date": list(counts)}) + origins.fingerprint
@@ -127,11 +129,18 @@ def plan(store: Store, month: str, settings: Settings) -> list[Partition]:
         ]
     days = {day: store.fingerprint(SPANS, {"date": [day]}) for day in (*origins.traces, *counts)}
     cache = settings.home / "cache" / "traces"
+    newest_day = max(counts, default="")
+
+    def index_of(day: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+        return _only_origins(_index_day(store, day, days[day], cache, is_growing=day == newest_day), day, origins)
+
     with ThreadPoolExecutor(settings.attribution.workers, thread_name_prefix="day") as pool:
-        day_indexes = list(pool.map(lambda day: _only_origins(_index_day(store, day, days[day], cache), day, origins), days))
+        day_indexes = list(pool.map(index_of, days))
     traces = pl.concat([t.with_columns(day=pl.lit(n, dtype=pl.Int16)) for n, (t, _) in enumerate(day_indexes)])
     edges = _shared_edges(pl.concat([t for _, t in day_indexes]))
-    return _partition_traces(month, partition_count, list(days), list(days.values()), traces, edges)
+    return _partition_traces(
+        month, boundaries_of(month, traces, slice_spans), list(days), FileRanges.of(store, days), traces, edges
+    )
 
 
 def _only_origins(day_index: tuple[pl.DataFrame, pl.DataFrame], day: str, origins: Origins) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -165,15 +174,20 @@ def _spans_by_date(store: Store, month: str, lookback_days: int) -> dict[str, in
     return {day.isoformat(): rows for day, rows in nearby_days.iter_rows()}
 
 
-def _index_day(store: Store, day: str, files: str, cache: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The traces of a day with their first and last start, and their edges to other traces; cached until the day's files or the code change."""
+def _index_day(store: Store, day: str, files: str, cache: Path, *, is_growing: bool = False) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The traces of a day with their first and last start, and their edges to other traces; cached until the day's files or the code change.
+
+    That of a day which still grows would be out of date with the next spans, and is not cached.
+    """
     cache_files = [cache / f"{day}-{files}-{code.digest()}.{table}.arrow" for table in ("traces", "edges")]
     if all(path.exists() for path in cache_files):
         return pl.read_ipc(cache_files[0]), pl.read_ipc(cache_files[1])
     spans = store.scan(SPANS, {"date": [day]})
     at = pl.col("start_time").to_physical()
-    traces = spans.group_by("trace_key").agg(first_us=at.min(), last_us=at.max()).collect().cast(_TRACES)  # type: ignore[arg-type]
+    traces = spans.group_by("trace_key").agg(first_us=at.min(), last_us=at.max(), spans=pl.len()).collect().cast(_TRACES)  # type: ignore[arg-type]
     edges = _trace_edges(spans)
+    if is_growing:
+        return traces, edges
     cache.mkdir(parents=True, exist_ok=True)
     for stale in cache.glob(f"{day}-*.arrow"):
         stale.unlink(missing_ok=True)
@@ -229,14 +243,17 @@ def _shared_edges(edges: pl.DataFrame) -> pl.DataFrame:
 
 
 def _partition_traces(
-    month: str, partition_count: int, days: Sequence[str], files: Sequence[str], traces: pl.DataFrame, trace_edges: pl.DataFrame
+    month: str,
+    boundaries: Sequence[datetime],
+    days: Sequence[str],
+    files: FileRanges,
+    traces: pl.DataFrame,
+    trace_edges: pl.DataFrame,
 ) -> list[Partition]:
-    boundaries = _boundaries(month, partition_count)
     partition_count = len(boundaries) - 1
     traces = traces.with_columns(
         first=_interval_number(traces["first_us"], boundaries), last=_interval_number(traces["last_us"], boundaries)
     )
-    traces = traces.drop("first_us", "last_us")
     stragglers = _find_stragglers(traces, trace_edges).filter(pl.col("last") >= 0, pl.col("first") < partition_count)
     stragglers = stragglers.with_columns(home=pl.col("last").clip(0, partition_count - 1)).select("trace_key", "home")
     placed_traces = traces.join(stragglers, on="trace_key", how="left")
@@ -251,6 +268,8 @@ def _partition_traces(
         .agg(
             count=pl.len(),
             sum=pl.col("trace_key").hash(seed=3).reinterpret(signed=True).cast(pl.Int128).sum(),
+            first_us=pl.col("first_us").min(),
+            last_us=pl.col("last_us").max(),
         )
     )
     straggler_traces = placed_traces.filter(is_straggler)
@@ -261,7 +280,8 @@ def _partition_traces(
             continue
         own_stragglers = straggler_traces.filter(pl.col("home") == number)
         member_texts = [
-            f"{files[day]}:{count}:{total}" for day, count, total in own_members.select("day", "count", "sum").iter_rows()
+            f"{days[row['day']]}:{files.fingerprint(days[row['day']], row['first_us'], row['last_us'])}:{row['count']}:{row['sum']}"
+            for row in own_members.iter_rows(named=True)
         ]
         moved_out = straggler_traces.filter((pl.col("first") <= number) & (pl.col("last") >= number))["trace_key"].unique().sort()
         partitions.append(
@@ -273,24 +293,10 @@ def _partition_traces(
                 moved_out=tuple(moved_out.to_list()),
                 stragglers=tuple(own_stragglers["trace_key"].unique().sort().to_list()),
                 straggler_dates=tuple(days[n] for n in own_stragglers["day"].unique().sort()),
-                fingerprint=fingerprint(f"{number}/{partition_count}", *member_texts),
+                fingerprint=fingerprint(f"{boundaries[number]}/{boundaries[number + 1]}", *member_texts),
             )
         )
     return partitions
-
-
-def _boundaries(month: str, partition_count: int) -> list[datetime]:
-    """Boundaries of about `partition_count` intervals of the month: whole days, or equal parts of days, since files are by day.
-
-    >>> [f"{at:%m-%d %H}" for at in _boundaries("2026-02", 4)], [f"{at:%d %H}" for at in _boundaries("2026-02", 64)[:3]]
-    (['02-01 00', '02-08 00', '02-15 00', '02-22 00', '03-01 00'], ['01 00', '01 12', '02 00'])
-    """
-    start, end = periods.month_start(month), periods.month_end(month)
-    days = (end - start).days
-    if partition_count > days:
-        partition_count = days * round(partition_count / days)
-        return [start + n * timedelta(days=days) / partition_count for n in range(partition_count + 1)]
-    return [start + timedelta(days=round(n * days / partition_count)) for n in range(partition_count + 1)]
 
 
 def _interval_number(at_us: pl.Series, boundaries: Sequence[datetime]) -> pl.Series:

@@ -161,6 +161,21 @@ def test_a_late_day_redraws_its_own_slices(books: Books) -> None:
     assert calls == 1
 
 
+def test_newest_spans_redraw_a_small_slice_and_what_stands_is_left_alone(books: Books) -> None:
+    """Towards the newest spans slices are small, also those of one day; a slice changes with the files of its own time only."""
+    times = [at(0, day=1) + timedelta(minutes=130 * n) for n in range(200)]
+    write(sliced(books, 256), spans=spans(*(span(n, n, start_time=time, agent_name="alpha") for n, time in enumerate(times, 1))))
+    before = {partition.fingerprint for partition in partitions.plan(books.store, "2026-10", books.settings)}
+    newest = span(900, 900, start_time=times[-1] + timedelta(minutes=1), agent_name="alpha")
+    books.store.append(SPANS, spans(newest))
+    after = partitions.plan(books.store, "2026-10", books.settings)
+    changed = [partition for partition in after if partition.fingerprint not in before]
+    assert len(changed) == 1
+    assert changed[0].scan(books.store).collect().height <= 4
+    assert len(after) > 3
+    assert sum(partition.scan(books.store).collect().height for partition in after) == 201
+
+
 def test_a_late_day_comes_to_the_same_as_all_at_once(tmp_path: Path) -> None:
     """In whatever order the days came, the conclusions are those of a ledger that had them all."""
     rows = fleet(8, traces=50)
