@@ -92,8 +92,8 @@ pricing-oracle: .venv/.installed ## Every model of LiteLLM's map priced by it an
 	@EVERY_MODEL=1 $(BIN)/python -m pytest -q tests/attribution/pricing/test_against_litellm.py
 
 .PHONY: survive
-survive: .venv/.installed ## Kills, power cuts (as root), flipped bits, killed backups (KILLS=1000, CUTS=200, FLIPS=1000, BACKUPS=100, SEED=…)
-	@$(BIN)/python -m tests.survive.run --kills $(or $(KILLS),1000) --cuts $(or $(CUTS),200) --flips $(or $(FLIPS),1000) --backups $(or $(BACKUPS),100) $(if $(SEED),--seed $(SEED))
+survive: .venv/.installed ## Kills (also with S3, PostgreSQL), power cuts (as root), flipped bits, killed backups (KILLS=1000, S3_KILLS=200, POSTGRES_KILLS=200, CUTS=200, FLIPS=1000, BACKUPS=100, SEED=…)
+	@$(BIN)/python -m tests.survive.run --kills $(or $(KILLS),1000) --s3-kills $(or $(S3_KILLS),200) --postgres-kills $(or $(POSTGRES_KILLS),200) --cuts $(or $(CUTS),200) --flips $(or $(FLIPS),1000) --backups $(or $(BACKUPS),100) $(if $(SEED),--seed $(SEED))
 
 .PHONY: audit
 audit: .venv/.installed ## Two writers of the audit log at once, then random damage: one chain, every damage named (EVENTS=10000, DAMAGES=100, SEED=1, POSTGRES=1)

@@ -7,6 +7,7 @@ committed are vacuumed. So a partitioned job, on one or several machines, publis
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import time
 import uuid
@@ -25,6 +26,7 @@ from ledger.store import Store, place_file
 from ledger.tables import TIME, Table
 
 _STATS = "rootcost.stats"
+_PARQUET_END = b"PAR1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,15 @@ def write(table: Table, rows: pl.DataFrame, path: Path) -> None:
         row_group_size=250_000,
         metadata={_STATS: _stats(file_rows), "ARROW:schema": _arrow_schema(table, filled_columns.columns)},
     )
+    _require_whole(path)
+
+
+def _require_whole(path: Path) -> None:
+    """Raises `OSError` for a file that does not end as Parquet: a disk that fails while it is closed says so to nobody."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(_PARQUET_END)))
+        if file.read() != _PARQUET_END:
+            raise OSError(errno.EIO, "the end of the file was not written", str(path))
 
 
 def _is_constant(text: pl.Series) -> bool:

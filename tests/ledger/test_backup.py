@@ -186,7 +186,7 @@ def test_what_is_written_meanwhile_is_not_half_in_a_backup(copied_home: Path, ta
 @pytest.mark.slow
 def test_killed_backups_are_not_listed_and_killed_restores_are_finished_by_the_next() -> None:
     """A sample of `make survive`, in a process of its own: one that has tables open must not be forked."""
-    counts = ["--kills=0", "--cuts=0", "--flips=0", "--backups=2", "--seed=2"]
+    counts = ["--kills=0", "--s3-kills=0", "--postgres-kills=0", "--cuts=0", "--flips=0", "--backups=2", "--seed=2"]
     line = [sys.executable, "-m", "tests.survive.run", *counts]
     run = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
     assert (run.returncode, "backups: 2, failures: 0" in run.stdout) == (0, True), run.stdout + run.stderr

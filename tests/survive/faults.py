@@ -27,6 +27,7 @@ from alembic import command as _loaded_before_forks  # noqa: F401
 from ledger import disk
 from ledger.errors import RootCostError
 from tests.support.kills import FORK
+from tests.survive import stores
 from tests.survive.run import HOMES_EVERY, checked, report
 from tests.survive.workload import ROUNDS, work
 
@@ -118,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = [sys.executable, "-m", "tests.survive.faults", "--count", str(options.count), "--seed", str(options.seed)]
             return subprocess.run(command, env={**os.environ, "LD_PRELOAD": str(library)}, check=False).returncode
         began = time.monotonic()
-        failures = faults(options.count, options.seed, Path(folder))
+        with stores.local():
+            failures = faults(options.count, options.seed, Path(folder))
     print(
         f"faults: {options.count}, failures: {len(failures)}, seed {options.seed}, {time.monotonic() - began:.0f} s", flush=True
     )

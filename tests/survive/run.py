@@ -21,7 +21,9 @@ from pathlib import Path
 from alembic import command as _loaded_before_forks  # noqa: F401
 
 from tests.support.kills import FORK, forked, kill_self_at
+from tests.survive import stores
 from tests.survive.backups import back_up, listed_backups, restore_newest
+from tests.survive.stores import NewHome
 from tests.survive.workload import ROUNDS, acknowledge_to, failures, work
 
 HOMES_EVERY = 8
@@ -82,7 +84,9 @@ def checked(home: Path, promises: list[str], *, may_unpublish: bool = False) -> 
     return receiver.recv() if receiver.poll() else [f"the next start ended with {process.exitcode}"]
 
 
-def kills(count: int, seed: int, folder: Path) -> list[str]:
+def kills(
+    count: int, seed: int, folder: Path, *, new_home: NewHome = lambda _number: None, longest_seconds: float = 2.5
+) -> list[str]:
     """Half of the kills at a random operation on files or of the database, half at a random moment."""
     losses, home, promises = list[str](), folder, list[str]()
     for number in range(count):
@@ -90,17 +94,32 @@ def kills(count: int, seed: int, folder: Path) -> list[str]:
         if number % HOMES_EVERY == 0:
             shutil.rmtree(home, ignore_errors=True)
             home, promises = folder / f"kill-{number}", []
+            new_home(number)
         by_operation = chance.random() < 0.5
         # A first start is some 100 operations, a whole piece of work some 1,500.
         worker = Worker(home, number * 100 + 1, kill_at=int(10 ** chance.uniform(0.3, 3.1)) if by_operation else None)
         if by_operation:
             worker.process.join(120)
         else:
-            worker.process.join(chance.uniform(0, 2.5))
+            worker.process.join(chance.uniform(0, longest_seconds))
         worker.kill()
         promises += worker.promises()
         losses += report(f"kill {number} of seed {seed}", checked(home, promises), number)
     return losses
+
+
+def kills_on_s3(count: int, seed: int, folder: Path) -> list[str]:
+    """`kills` of ledgers with their tables on S3."""
+    with stores.bucket() as new_home:
+        return kills(count, seed, folder, new_home=new_home, longest_seconds=8)
+
+
+def kills_with_postgres(count: int, seed: int, folder: Path) -> list[str] | None:
+    """`kills` of ledgers with their database in PostgreSQL; None where there is none on this machine."""
+    if stores.binaries() is None:
+        return None
+    with stores.postgres() as new_home:
+        return kills(count, seed, folder, new_home=new_home, longest_seconds=4)
 
 
 def report(case: str, failures_of_case: list[str], number: int) -> list[str]:
@@ -226,6 +245,8 @@ def main() -> int:
     """Runs the kinds; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--s3-kills", type=int, default=200)
+    parser.add_argument("--postgres-kills", type=int, default=200)
     parser.add_argument("--cuts", type=int, default=200)
     parser.add_argument("--flips", type=int, default=1000)
     parser.add_argument("--backups", type=int, default=100)
@@ -233,6 +254,8 @@ def main() -> int:
     options = parser.parse_args()
     runs: list[tuple[str, int, Callable[[int, int, Path], list[str] | None]]] = [
         ("kills", options.kills, kills),
+        ("kills on S3", options.s3_kills, kills_on_s3),
+        ("kills with PostgreSQL", options.postgres_kills, kills_with_postgres),
         ("power cuts", options.cuts, power_cuts),
         ("flipped bits", options.flips, flips),
         ("backups", options.backups, backups),
@@ -241,11 +264,11 @@ def main() -> int:
     for name, count, run in runs:
         if not count:
             continue
-        with tempfile.TemporaryDirectory(prefix="rootcost-survive-") as folder:
+        with tempfile.TemporaryDirectory(prefix="rootcost-survive-") as folder, stores.local():
             began = time.monotonic()
             result = run(count, options.seed, Path(folder))
         if result is None:
-            print(f"{name}: left out, no loop device here", flush=True)
+            print(f"{name}: left out, no {'server' if 'SQL' in name else 'loop device'} here", flush=True)
             continue
         has_failed = has_failed or bool(result)
         print(f"{name}: {count}, failures: {len(result)}, seed {options.seed}, {time.monotonic() - began:.0f} s", flush=True)

@@ -13,6 +13,7 @@ from attribution.run import attribute
 from ledger import registry
 from ledger.books import Books
 from ledger.db import Checkpoint
+from ledger.maintenance import maintain
 from ledger.periods import now
 from ledger.published import published_months
 from ledger.spool import Spool
@@ -55,6 +56,8 @@ def work(home: Path, first: int, count: int, acknowledge: Acknowledge) -> None:
                 spool.drain(books.store)
                 attribute(books)
                 acknowledge("published 2026-10")
+            if number % 5 == 2:
+                maintain(books)
 
 
 def failures(home: Path, promises: Collection[str], *, may_unpublish: bool = False) -> list[str]:
