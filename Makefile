@@ -124,6 +124,10 @@ contract: .venv/.installed ## The running API against its own description, all c
 readers: .venv/.installed ## Many readers of the API while a month is published again and again (READERS=200, ROUNDS=3)
 	@$(BIN)/python -m tests.endurance.readers --readers $(or $(READERS),200) --rounds $(or $(ROUNDS),3)
 
+.PHONY: alerts
+alerts: .venv/.installed ## Alerts through kills and receivers that fail, hang and ask for patience (KILLS=1000, SEED=1): none lost, ids kept
+	@$(BIN)/python -m tests.endurance.alerts --kills $(or $(KILLS),1000) --seed $(or $(SEED),1)
+
 .PHONY: soak
 soak: .venv/.installed ## Telemetry, two sources, attribution and pages at once, then the same at rest (MINUTES=30, RATE=5000 spans/s)
 	@$(BIN)/python -m tests.endurance.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),5000)

@@ -30,6 +30,7 @@ from api.rate_limits import RateLimits
 from api.receivers import Receivers
 from api.routes import (
     access,
+    alerts,
     audit,
     budgets,
     erasures,
@@ -95,6 +96,7 @@ def create_app(
     app.include_router(read.router(books.settings), dependencies=strict_document)
     app.include_router(state.router(books.settings, receiver_spool), dependencies=strict_document)
     app.include_router(budgets.reading(books.settings), dependencies=strict_document)
+    app.include_router(alerts.reading(), dependencies=strict_document)
     app.include_router(imports.reading(), dependencies=strict_document)
     app.include_router(rules.reading(operations.rules), dependencies=strict_document)
     app.include_router(prices.reading(operations.prices), dependencies=strict_document)
@@ -106,6 +108,7 @@ def create_app(
     app.include_router(problem_types.router(), dependencies=[strict])
     app.include_router(budgets.writing(), dependencies=changing)
     app.include_router(erasures.router(operations.erasures), dependencies=changing)
+    app.include_router(alerts.writing(), dependencies=changing)
     app.include_router(imports.writing(), dependencies=changing)
     app.include_router(prices.writing(operations.prices), dependencies=changing)
     app.include_router(rules.writing(operations.rules), dependencies=changing)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from api.client_alerts import Alerts
 from api.client_connection import segment
 from api.client_management import Management
 from api.client_people import People
@@ -29,7 +30,6 @@ from api.models import (
     Accepted,
     AgentRow,
     Agents,
-    AlertRow,
     AnomalyRow,
     AuditEntry,
     BalanceRow,
@@ -76,8 +76,9 @@ __all__ = [
 PROTOBUF = "application/x-protobuf"
 
 
-class Client(Management, People):
-    """Every verb of the API: those that read are here, those that change in `api.client_management`, people in `api.client_people`.
+class Client(Management, People, Alerts):
+    """Every verb of the API: those that read are here, those that change in `api.client_management`, people in
+    `api.client_people`, alerts in `api.client_alerts`.
 
     What a method raises is an `ApiProblem` with the sentence of the API's problem document; its class says what kind it is.
     """
@@ -192,10 +193,6 @@ class Client(Management, People):
     def agents(self) -> Agents:
         """The registry, and agents that are missing from it."""
         return self._get(Agents, "/v1/agents")
-
-    def alerts(self, *, limit: int = 100, offset: int = 0, cursor: str | None = None) -> Page[AlertRow]:
-        """Alerts, newest first."""
-        return self._get(Page[AlertRow], "/v1/alerts", {"limit": limit, "offset": offset, "cursor": cursor})
 
     def anomalies(
         self, *, month: str | None = None, limit: int = 100, offset: int = 0, cursor: str | None = None

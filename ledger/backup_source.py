@@ -38,6 +38,9 @@ _SETTINGS_LEFT_OUT: Final = (
     ("store",),
     ("backup",),
     ("alerts", "webhook_url"),
+    ("alerts", "channels"),
+    ("alerts", "routes"),
+    ("alerts", "digests"),
     ("access", "providers", "client_secret"),
 )
 """Settings that name other places or hold secrets: a restored ledger must not write to the stores of the one it is a copy of."""

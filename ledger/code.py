@@ -24,6 +24,11 @@ HASHED_PACKAGES = ("attribution", "ledger")
 
 EXCLUDED_MODULES = frozenset(
     {
+        "access",
+        "alert_settings",
+        "alert_tables",
+        "alerting",
+        "alerts",
         "anomalies",
         "budget_tables",
         "budgets",

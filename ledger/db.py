@@ -16,6 +16,7 @@ from sqlalchemy.orm import Mapped, ORMExecuteState, Session, mapped_column
 
 from ledger import access_tables as access_tables  # so that every table is known wherever the database is opened
 from ledger import audit, disk
+from ledger.alert_tables import Alert as Alert
 from ledger.audit import Audit as Audit
 from ledger.base import ALL_COLUMNS, UtcDateTime
 from ledger.base import Base as Base
@@ -68,25 +69,6 @@ class StoredRule(Base):
     recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
     deleted: Mapped[bool] = mapped_column(default=False)
     __table_args__ = (sa.UniqueConstraint("name", "revision"),)
-
-
-class Alert(Base):
-    """An alert. Its id is the hash of its cause, so a repeated run does not raise it again."""
-
-    __tablename__ = "alerts"
-    audited: ClassVar = frozenset[str]()
-
-    alert_id: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
-    kind: Mapped[str] = mapped_column(sa.String(32))
-    severity: Mapped[str] = mapped_column(sa.String(16))
-    subject: Mapped[str] = mapped_column(sa.String(512))
-    text: Mapped[str] = mapped_column(sa.Text)
-    address: Mapped[str] = mapped_column(sa.String(1024), default="")
-    payload: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    attempts: Mapped[int] = mapped_column(default=0)
-    last_error: Mapped[str | None] = mapped_column(sa.Text)
 
 
 class Run(Base):

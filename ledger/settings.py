@@ -22,9 +22,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableValue
 
+from ledger.alert_settings import AlertSettings as AlertSettings
 from ledger.errors import SettingsError
 from ledger.settings_sections import AccessSettings as AccessSettings
-from ledger.settings_sections import AlertSettings as AlertSettings
 from ledger.settings_sections import AuditSettings as AuditSettings
 from ledger.settings_sections import BackupSettings as BackupSettings
 from ledger.settings_sections import BudgetSettings as BudgetSettings

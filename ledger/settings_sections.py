@@ -352,29 +352,6 @@ class ReportSettings(Section):
         return value
 
 
-class AlertSettings(Section):
-    """Delivery of alerts."""
-
-    webhook_url: str = Field("", description="Every alert is POSTed here as JSON. Empty: dashboard only.")
-    thresholds: list[Decimal] = Field(
-        default_factory=lambda: [Decimal("0.5"), Decimal("0.8"), Decimal(1)],
-        description="Shares of a budget that raise an alert, once a period each.",
-    )
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _can_be_posted_to(cls, value: str) -> str:
-        try:
-            address = urlsplit(value)
-            fits = address.scheme in ("http", "https") and bool(address.hostname)
-        except ValueError:
-            fits = False
-        if value and not fits:
-            # Not quoted: the address of a webhook is a secret.
-            raise ValueError("is no http:// or https:// address; leave it empty for the dashboard only")
-        return value
-
-
 class BudgetSettings(Section):
     """Budgets (see docs/budgets.md)."""
 

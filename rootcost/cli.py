@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from rootcost.commands import (
+    alerts,
     audit,
     backup,
     budgets,
@@ -153,6 +154,7 @@ for part in (
     evidence,
     explain,
     budgets,
+    alerts,
     forecast,
     rules,
     verify,

@@ -19,6 +19,7 @@ TITLES = {
     "explain": "Why it costs that",
     "balance": "Balance",
     "budgets": "Budgets",
+    "alerts": "Alerts",
     "sources": "Sources and problems",
 }
 

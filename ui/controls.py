@@ -16,6 +16,7 @@ PAGES: Mapping[str, str] = {
     "explain": "pages_/explain.py",
     "balance": "pages_/balance.py",
     "budgets": "pages_/budgets.py",
+    "alerts": "pages_/alerts.py",
     "sources": "pages_/sources.py",
 }
 """Path of a page in the URL to its file, in the order of the menu."""

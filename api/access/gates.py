@@ -69,6 +69,8 @@ def known(request: Request) -> Principal:
 
 CostRows = Annotated[ScopedBooks, Depends(Rows(_P.COSTS_READ))]
 BudgetRows = Annotated[ScopedBooks, Depends(Rows(_P.BUDGETS_READ))]
+WholeAlerts = Annotated[WholeBooks, Depends(Whole(_P.BUDGETS_READ))]
+AlertChanges = Annotated[WholeBooks, Depends(Whole(_P.BUDGETS_WRITE))]
 BudgetChanges = Annotated[ScopedBooks, Depends(Rows(_P.BUDGETS_WRITE))]
 RegistryRows = Annotated[ScopedBooks, Depends(Rows(_P.REGISTRY_READ))]
 RegistryChanges = Annotated[WholeBooks, Depends(Whole(_P.REGISTRY_WRITE))]

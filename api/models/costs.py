@@ -6,8 +6,8 @@ from datetime import date, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.models.alerts import AlertRow
 from api.models.base import Basis, Calendar, Granularity, Money, ResponseModel, View, describe
-from api.models.state import AlertRow
 from ledger.tables import BALANCE, COSTS
 
 

@@ -11,22 +11,6 @@ from api.models.base import Money, ResponseModel, describe
 from ledger.tables import ANOMALIES, PROBLEMS
 
 
-class AlertRow(ResponseModel):
-    """An alert."""
-
-    alert_id: str = Field(description="Hash of its cause: one cause raises one alert.")
-    kind: str = Field(description="budget, anomaly, unpriced, …")
-    severity: str = Field(description="info, warning or critical.")
-    subject: str = Field(description="Subject of the alert.")
-    text: str = Field(description="The message.")
-    address: str = Field(default="", description="Path of the page or query that shows it.")
-    payload: dict[str, Any] = Field(default_factory=dict, description="Figures of the alert.")
-    created_at: datetime = Field(description="When it was raised.")
-    delivered_at: datetime | None = Field(default=None, description="When the webhook accepted it.")
-    attempts: int = Field(description="Number of delivery attempts.")
-    last_error: str | None = Field(default=None, description="Error of the last failed attempt.")
-
-
 class AnomalyRow(ResponseModel):
     """A day with unusual spend."""
 

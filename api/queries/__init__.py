@@ -29,6 +29,7 @@ Raises `ObjectMissingError` for an object that does not exist, `UsageError` for 
 
 from __future__ import annotations
 
+from api.queries.alert_rows import alerts
 from api.queries.audit import AuditQuery, audit_entries
 from api.queries.budgets import budget_names, budget_requests, budget_revisions, budget_standings, budgets
 from api.queries.chains import ChainQuery, chain, chains
@@ -42,7 +43,7 @@ from api.queries.gate import ScopedBooks, WholeBooks, of_operator, published
 from api.queries.listing import FrameListing, Listing, ModelListing, SqlListing
 from api.queries.overview import overview
 from api.queries.sources import schedule, schedule_entry, source, source_run, source_runs, sources
-from api.queries.state import agents, alerts, anomalies, freshness, problems, runs
+from api.queries.state import agents, anomalies, freshness, problems, runs
 from ledger.published import PublishedMonth
 
 __all__ = [

@@ -12,10 +12,11 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from api.models import Basis, ClassTotal, MonthTotal, Overview, ReasonTotal, Spender, View
+from api.queries.alert_rows import alerts
 from api.queries.costs import CostQuery, costs
 from api.queries.gate import ScopedBooks, published, whole_of
 from api.queries.publication import one_publication
-from api.queries.state import alerts, problems
+from api.queries.state import problems
 from ledger import money
 from ledger.errors import UsageError
 from ledger.periods import month_of, parse_bound, parse_instant

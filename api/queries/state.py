@@ -16,7 +16,6 @@ from api import models
 from api.models import (
     AgentRow,
     Agents,
-    AlertRow,
     AnomalyRow,
     Freshness,
     ProblemRow,
@@ -40,19 +39,6 @@ from ledger.tables import ANOMALIES, CHARGES, COSTS, PROBLEMS, SPANS, Table
 
 _RECENT_PARTITIONS = 7
 """Number of newest partitions (days of spans, months of bills) that are searched for the newest row."""
-
-
-def alerts(books: ScopedBooks) -> Listing[AlertRow]:
-    """Alerts, newest first."""
-    own_names = OwnNames.of(books)
-    return SqlListing(
-        books.whole.database,
-        AlertRow,
-        sa.select(db.Alert),
-        {Order("created_at", descending=True): db.Alert.created_at, Order("alert_id"): db.Alert.alert_id},
-        lambda alert: AlertRow(**{name: getattr(alert, name) for name in AlertRow.model_fields}),
-        is_seen=None if books.sees_all else lambda alert: own_names.holds_alert(alert.payload),
-    )
 
 
 def anomalies(books: ScopedBooks, *, month: str | None = None) -> Listing[AnomalyRow]:

@@ -31,6 +31,7 @@ _NEWEST: Final[Mapping[type[Base], Callable[[datetime], _Expressions]]] = {
         sa.func.count(),
         sa.func.max(Alert.created_at),
         sa.func.count(Alert.delivered_at),
+        sa.func.max(Alert.changed_at),
         sa.func.sum(Alert.attempts),
     ),
     Audit: lambda _: (sa.func.max(Audit.sequence),),

@@ -13,7 +13,6 @@ from api.etags import reads
 from api.models import (
     AgentRow,
     Agents,
-    AlertRow,
     AnomalyRow,
     Freshness,
     GapRow,
@@ -82,17 +81,6 @@ def _registry(routes: APIRouter) -> None:
 
 
 def _monitoring(routes: APIRouter) -> None:
-    @routes.get(
-        "/alerts",
-        response_model=Page[AlertRow],
-        summary="Alerts, newest first",
-        responses=ROWS,
-        dependencies=reads(db.Alert, db.Owner),
-    )
-    def alerts(books: BudgetRows, answer: AnyPage) -> Response:
-        """One cause raises one alert."""
-        return answer(books, queries.alerts(books), "alerts")
-
     @routes.get(
         "/anomalies",
         response_model=Page[AnomalyRow],

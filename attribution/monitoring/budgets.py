@@ -5,13 +5,18 @@ Each threshold is alerted once a period and revision: the alert's id is the hash
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Final
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from ledger.alerts import add_new, alert_id
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ledger.alerts import OPEN_STATES, add_new, alert_id, close, settle
 from ledger.books import Books
 from ledger.budgets.alarms import Alarm, alarms
 from ledger.budgets.spend import column_of
@@ -22,19 +27,55 @@ from ledger.money import proportion, readable_amounts, text
 from ledger.periods import month_end, month_of, now
 from ledger.published import runs_in_force
 
+KIND: Final = "budget"
+_NEXT_STEP: Final = "See who spends it by agent and model; raise the budget, or stop what spends."
+
 
 def evaluate(books: Books, months: Sequence[str] | None = None) -> list[Alert]:
-    """Raises alerts for the periods that hold the ends of the published months, and for the running one; returns the new ones."""
+    """Raises alerts for the periods that hold the ends of the published months, and for the running one; returns the new ones.
+
+    Alerts of monthly budgets follow the figures: what a later run takes back is corrected or withdrawn, what another revision replaces is over.
+    """
     candidates = budgets_in_force(books)
-    alerts = {
-        alert.alert_id: alert
-        for moment in _moments(books, months)
-        for standing in standings(books, moment, candidates=candidates, with_outlook=False)
-        for alert in alerts_of(standing, books)
-    }
-    alerts |= {alert.alert_id: alert for alert in map(alert_of_alarm, alarms(books))}
+    alerts: dict[str, Alert] = {}
+    monthly: defaultdict[str, list[Standing]] = defaultdict(list)
+    for moment in _moments(books, months):
+        for standing in standings(books, moment, candidates=candidates, with_outlook=False):
+            alerts |= {alert.alert_id: alert for alert in alerts_of(standing, books)}
+            if standing.terms.period == "month":
+                monthly[_period_text(standing, books)].append(standing)
+    further_alerts = {alert.alert_id: alert for alert in map(alert_of_alarm, alarms(books))}
+    further_alerts |= {key: alert for key, alert in alerts.items() if alert.month is None}
     with books.database.session() as session:
-        return add_new(session, list(alerts.values()))
+        new_alerts = add_new(session, list(further_alerts.values()))
+        for month, month_standings in monthly.items():
+            _end_replaced(session, month, month_standings)
+            of_month = [alert for alert in alerts.values() if alert.month == month]
+            causes = {alert_id(cause) for standing in month_standings for cause in _causes(standing, month, books)}
+            new_alerts += settle(session, KIND, month, of_month, holding=causes)
+        return new_alerts
+
+
+def _causes(standing: Standing, period: str, books: Books) -> list[str]:
+    """The causes of all thresholds that spend has passed; where nothing is known of it, of all: nothing is taken back."""
+    share = proportion(Decimal(1), standing.spent, standing.amount)
+    passed_thresholds = [
+        threshold for threshold in thresholds_of(books, standing.terms) if share >= threshold or standing.state == "no data"
+    ]
+    return [_cause(standing, period, threshold) for threshold in passed_thresholds]
+
+
+def _cause(standing: Standing, period: str, threshold: Decimal) -> str:
+    return f"budget|{standing.terms.name}|{standing.revision}|{period}|{threshold.normalize()}"
+
+
+def _end_replaced(session: Session, month: str, month_standings: Sequence[Standing]) -> None:
+    """Resolves alerts of revisions that are not in force any more: the limit that they tell of is not the limit."""
+    revisions = {standing.terms.name: standing.revision for standing in month_standings}
+    is_open = (Alert.kind == KIND) & (Alert.month == month) & Alert.state.in_(OPEN_STATES)
+    for alert in session.scalars(sa.select(Alert).where(is_open)).all():
+        if revisions.get(alert.subject) != alert.payload.get("revision"):
+            close(session, alert, "resolved", text="The budget was changed, or has ended.")
 
 
 def _moments(books: Books, months: Sequence[str] | None) -> list[datetime | None]:
@@ -64,6 +105,11 @@ def alert_of_alarm(alarm: Alarm) -> Alert:
         text=alarm.text,
         address=_address(standing),
         payload=_payload(standing) | {"window_hours": alarm.window_hours, "actual": _plain(alarm.actual)},
+        team=standing.terms.scopes.get("team"),
+        figure="" if alarm.actual is None else f"{standing.terms.currency} {readable_amounts(alarm.actual)[0]}",
+        limit_text=f"{standing.terms.currency} {readable_amounts(standing.amount)[0]} in its period",
+        next_step=_NEXT_STEP,
+        chain_id=standing.chain_id,
         created_at=now(),
         attempts=0,
     )
@@ -85,7 +131,7 @@ def _payload(standing: Standing) -> dict[str, object]:
 def _alert(standing: Standing, threshold: Decimal, share: Decimal, books: Books) -> Alert:
     terms = standing.terms
     period = _period_text(standing, books)
-    cause = f"budget|{terms.name}|{standing.revision}|{period}|{threshold.normalize()}"
+    cause = _cause(standing, period, threshold)
     verb = "is exceeded" if threshold >= 1 else f"has passed {threshold * 100:.0f} %"
     spent, limit, billed, estimated = readable_amounts(standing.spent, standing.amount, standing.billed, standing.estimated)
     message = (
@@ -99,7 +145,14 @@ def _alert(standing: Standing, threshold: Decimal, share: Decimal, books: Books)
         subject=terms.name,
         text=message,
         address=_address(standing),
-        payload=_payload(standing) | {"month": period[:7], "share": text(share), "threshold": text(threshold)},
+        payload=_payload(standing)
+        | {"month": period[:7], "share": text(share), "threshold": text(threshold), "actual": text(standing.spent)},
+        team=terms.scopes.get("team"),
+        month=period if terms.period == "month" else None,
+        figure=f"{terms.currency} {spent}",
+        limit_text=f"{terms.currency} {limit}",
+        next_step=_NEXT_STEP,
+        chain_id=standing.chain_id,
         created_at=now(),
         attempts=0,
     )

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import polars as pl
 
 from ledger import periods
-from ledger.alerts import add_new, alert_id
+from ledger.alerts import alert_id, settle
 from ledger.books import Books
 from ledger.db import Alert
 from ledger.money import MONEY, readable_amounts, text
@@ -66,9 +66,13 @@ def raise_alerts(books: Books, month: str, drift: pl.DataFrame, tolerance: Decim
                 f"&start={month}&end={periods.next_month(month)}",
                 payload={key: text(value) if isinstance(value, Decimal) else value for key, value in row.items()}
                 | {"month": month},
+                month=month,
+                figure=f"{row['currency']} {readable_amounts(row['billed'])[0]} billed",
+                limit_text=f"{row['currency']} {readable_amounts(row['estimated'])[0]} estimated, ± {tolerance * 100:.0f} %",
+                next_step=f"rootcost prices history {shlex.quote(row['model'] or 'MODEL')} shows the rates; import your contract prices",
                 created_at=periods.now(),
                 attempts=0,
             )
         )
     with books.database.session() as session:
-        return add_new(session, alerts)
+        return settle(session, "drift", month, alerts)

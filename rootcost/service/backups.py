@@ -67,6 +67,8 @@ class ScheduledBackups:
             self._alert(str(error))
             raise
         self._retry_at = None
+        if not report.damaged and not report.unreadable:
+            self._resolve()
         return {"backup": report.backup_id, "files": report.files, "new_files": report.new_files, "new_bytes": report.new_bytes}
 
     def stop(self) -> None:
@@ -90,6 +92,15 @@ class ScheduledBackups:
                 "the service stops", where=self._settings.address, remedy="the next backup goes on where it was"
             )
 
+    def _resolve(self) -> None:
+        from ledger.alerts import OPEN_STATES, close
+        from ledger.db import Alert
+
+        is_of_backup = (Alert.kind == "backup_failed") & (Alert.subject == self._settings.address) & Alert.state.in_(OPEN_STATES)
+        with self._books.database.session() as session:
+            for alert in session.scalars(sa.select(Alert).where(is_of_backup)).all():
+                close(session, alert, "resolved", text="A whole backup was made.")
+
     def _alert(self, reason: str) -> None:
         from ledger.alerts import add_new, alert_id
         from ledger.db import Alert
@@ -103,6 +114,9 @@ class ScheduledBackups:
             text=f"The backup to {self._settings.address} has failed or is not whole: {reason}",
             address="",
             payload={"reason": reason},
+            figure="no whole backup",
+            limit_text=f"one at each tick of {self._settings.cron}",
+            next_step="rootcost backup: it says what is wrong",
             created_at=at,
             attempts=0,
         )

@@ -7,7 +7,7 @@
     attribute* every serve.attribute_seconds   months whose facts, owners, prices or settings changed; then budgets, also where only they did
     maintain * every maintenance.every_seconds  small files are merged, and what nobody needs is removed
     backup *   at each tick of backup.cron     a backup is made, and old ones are removed (see `rootcost.service.backups`)
-    deliver *  every serve.attribute_seconds   alerts that have not reached their address
+    deliver *  every serve.attribute_seconds   messages about alerts that are due (see `rootcost.alerting.dispatch`)
 
 An idle round reads a few file names and writes nothing. A round that did something, or failed, is a row in `job_runs`, and the reading of a
 source one in `source_runs`. Jobs are idempotent: one that was cut off is simply done again.
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ledger import disk
 from ledger.addresses import masked
+from ledger.alerts import alert_id
 from ledger.errors import DiskFull, RootCostError, SettingsError, StoreUnreachable
 from ledger.periods import now
 
@@ -43,14 +44,14 @@ class Jobs:
     """The jobs without their schedule: each call does what is due and returns what it did."""
 
     def __init__(self, books: Books, spool: Spool) -> None:
-        from rootcost.service.webhooks import Outbox
+        from rootcost.alerting.dispatch import Dispatcher
 
         self.books = books
         self.spool = spool
         self.turn = threading.Lock()
         """Held while attributing."""
         self._draining = threading.Lock()
-        self._outbox = Outbox(books)
+        self._dispatcher = Dispatcher(books)
         self._seen: dict[str, str] = {}
         self._seen_budgets: str | None = None
         self._outdated_removed_on: date | None = None
@@ -66,7 +67,7 @@ class Jobs:
             return {"deliveries": waiting, "rows": self.spool.drain(self.books.store)}
 
     def attribute(self) -> Detail:
-        """Attributes the months that changed since the last round, evaluates budgets and sends new alerts."""
+        """Attributes the months that changed since the last round, evaluates budgets and decides about alerts."""
         from ledger.published import runs_in_force
         from rootcost.service.changed_months import budget_fingerprint, input_fingerprints, months_to_check
 
@@ -97,20 +98,18 @@ class Jobs:
             anomalies.detect(self.books, attributed_months)
         # Facts that arrived during the run differ from `before`, so the next run processes them.
         self._seen = before
-        self.deliver()
         if not attributed_months and not alerts:
             return {}
         detail = {"run_id": report.run_id, "months": attributed_months, "published": report.published, "alerts": len(alerts)}
         return detail | ({"other_code": other_code} if other_code else {})
 
     def _evaluate_budgets(self) -> Detail:
-        """Evaluates budgets that were set up or changed while no month did, and sends new alerts."""
+        """Evaluates budgets that were set up or changed while no month did."""
         from attribution.monitoring import budgets
         from ledger.locks import attribution_lock
 
         with self.turn, attribution_lock(self.books):
             alerts = budgets.evaluate(self.books)
-        self.deliver()
         return {"alerts": len(alerts)}
 
     def maintain(self) -> Detail:
@@ -134,22 +133,32 @@ class Jobs:
         return {} if head is None else {"sequence": head.sequence, "hash": head.hash}
 
     def watch(self) -> Detail:
-        """Raises alerts for sources that have become stale, and sends them."""
+        """Raises alerts for sources that have become stale."""
         from rootcost.service.staleness import raise_alerts
 
         rung = raise_alerts(self.books)
-        if rung:
-            self.deliver()
         return {"stale": [alert.subject for alert in rung]} if rung else {}
 
     def deliver(self) -> Detail:
-        """Sends the alerts that are due."""
-        round_result = self._outbox.deliver()
-        return {"sent": round_result.sent, "failed": round_result.failed} if round_result.sent or round_result.failed else {}
+        """Decides about digests, and sends the alerts that are due."""
+        from rootcost.alerting.digests import decide_due
+
+        decide_due(self.books, now())
+        result = self._dispatcher.dispatch()
+        sent = [alert for alert in result.sent if alert != alert_id("watchdog")]
+        return {"sent": sent, "failed": result.failed} if sent or result.failed else {}
+
+    def beat(self) -> Detail:
+        """A heartbeat: the evaluator works, and so does the way to the receivers."""
+        self._dispatcher.beat()
+        return {}
 
 
 HEAD_SECONDS = 60.0
 """How often the head of the audit log is written outside of the database, if there is a new one."""
+
+BEAT_SECONDS = 60.0
+"""How often heartbeats are sent at most, each after an evaluation."""
 
 WATCH_SECONDS = 30.0
 """How often sources are checked for staleness."""
@@ -180,7 +189,7 @@ class Schedule:
         self.leadership = Leadership(books, address)
         self.error: RootCostError | None = None
         self._books = books
-        self._due_at = float("-inf")
+        self._due_at = self._beat_at = float("-inf")
         self._led = False
         self._quiet = False
         self._reading = 0
@@ -366,6 +375,9 @@ class Schedule:
 
         started_at, started_seconds = now(), time.monotonic()
         detail = self.jobs.attribute()
+        if time.monotonic() >= self._beat_at:
+            self._beat_at = time.monotonic() + BEAT_SECONDS
+            self.jobs.beat()
         if detail:
             ended_seconds = time.monotonic()
             self._due_at = ended_seconds + max(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ledger.alerts import add_new, alert_id
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ledger.alerts import OPEN_STATES, add_new, alert_id, close
 from ledger.db import Alert, ConfiguredSource
 from ledger.periods import now
 
@@ -26,11 +29,18 @@ def raise_alerts(books: Books) -> list[Alert]:
                 continue
             if not source.stale:
                 stored_source.stale_since = None
+                _resolve(session, source.name)
                 continue
             stored_source.stale_since = now()
             alert = _alert(source)
             rung += add_new(session, [alert])
     return rung
+
+
+def _resolve(session: Session, name: str) -> None:
+    is_of_source = (Alert.kind == "stale_source") & (Alert.subject == name) & Alert.state.in_(OPEN_STATES)
+    for alert in session.scalars(sa.select(Alert).where(is_of_source)).all():
+        close(session, alert, "resolved", text=f"Source {name} is fresh again.")
 
 
 def _alert(source: SourceStatus) -> Alert:
@@ -54,6 +64,9 @@ def _alert(source: SourceStatus) -> Alert:
             "failures": source.failures,
             "due_at": source.due_at.isoformat() if source.due_at else None,
         },
+        figure=f"newest row {source.newest:%Y-%m-%d %H:%M} UTC" if source.newest else "no row",
+        limit_text=f"one of the last {duration_text(source.stale_after_seconds)}",
+        next_step=f"rootcost sources test {source.name}: it says what is wrong",
         created_at=at,
         attempts=0,
     )

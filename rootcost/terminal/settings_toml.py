@@ -15,7 +15,7 @@ from pydantic import BaseModel, SecretStr
 from ledger.settings import Settings
 
 _HIDDEN = "(set, not shown)"
-_SECRET = {"webhook_url", "options", "s3_options", "client_secret"}
+_SECRET = {"webhook_url", "options", "s3_options", "client_secret", "url", "secret"}
 
 
 def as_toml(settings: Settings) -> str:

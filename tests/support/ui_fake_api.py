@@ -561,6 +561,17 @@ SOURCES = [
 ]
 
 
+def _event(alert: m.AlertRow) -> m.AlertEventRow:
+    return m.AlertEventRow(step="opened", at=alert.created_at, actor="system")
+
+
+def _message(alert: m.AlertRow) -> m.AlertDeliveryRow:
+    return m.AlertDeliveryRow(
+        delivery_id="d1", alert_id=alert.alert_id, channel="oncall", step="opened", state="dead", created_at=alert.created_at,
+        due_at=alert.created_at, attempts=9, status=503, error="HTTP 503",
+    )  # fmt: skip
+
+
 def make_app(
     *, empty: bool = False, atoms: list[Atom] | None = None, now: datetime = NOW, rung: list[m.AlertRow] | None = None
 ) -> FastAPI:
@@ -736,9 +747,34 @@ def make_app(
         rows = [] if empty else rows
         return m.Page[m.RunRow](rows=rows, total=len(rows))
 
+    @app.get("/v1/alerts/{alert_id}")
+    def one_alert(alert_id: str) -> m.AlertDetail:
+        alert = next(row for row in ALERTS if row.alert_id == alert_id)
+        return m.AlertDetail(**alert.model_dump(), events=[_event(alert)], deliveries=[_message(alert)])
+
+    @app.post("/v1/alerts/{alert_id}/responses")
+    def respond(alert_id: str, response: m.AlertResponse) -> m.AlertDetail:
+        alert = next(row for row in ALERTS if row.alert_id == alert_id)
+        events = [_event(alert), m.AlertEventRow(step=response.action, at=now, actor="eve", text=response.text)]
+        return m.AlertDetail(**alert.model_dump() | {"state": "acknowledged"}, events=events, deliveries=[_message(alert)])
+
+    @app.get("/v1/alert-deliveries")
+    def deliveries(state: str | None = None) -> m.Page[m.AlertDeliveryRow]:
+        rows = [] if empty else [_message(alert) for alert in ALERTS[:1]]
+        return m.Page[m.AlertDeliveryRow](rows=rows, total=len(rows))
+
+    @app.get("/v1/alert-channels")
+    def channels() -> m.Page[m.AlertChannelRow]:
+        row = m.AlertChannelRow(
+            name="oncall", kind="pagerduty", teams=["Care"], state="failing", error="HTTP 503", waiting=2, dead=1
+        )
+        rows = [] if empty else [row]
+        return m.Page[m.AlertChannelRow](rows=rows, total=len(rows))
+
     @app.get("/v1/alerts")
-    def alerts() -> m.Page[m.AlertRow]:
+    def alerts(state: str | None = None) -> m.Page[m.AlertRow]:
         rows = [] if empty else ALERTS if rung is None else rung
+        rows = [row for row in rows if state in (None, row.state)]
         return m.Page[m.AlertRow](rows=rows, total=len(rows))
 
     @app.get("/v1/anomalies")

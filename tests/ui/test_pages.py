@@ -541,6 +541,21 @@ def test_every_page_names_the_address_of_its_figures(visit: Any, full_url: str, 
     assert all(address.startswith(f"{full_url}/v1/") for address in addresses)
 
 
+def test_alerts_are_listed_with_receivers_and_dead_letters_and_answered(visit: Any) -> None:
+    app = fake.make_app()
+    with fake.serving(app) as url:
+        page = visit(url, "alerts")
+        assert page.rows("Alerts")[0][0].endswith("critical")
+        assert page.rows("Receivers") == [["oncall", "Care", "failing", "2", "1", "HTTP 503"]]
+        assert page.rows("Dead letters")[0][2] == "dead"
+        at = visit(url, "alerts", alert="a1").at
+        at.text_input(key="answer-text").set_value("mine")
+        at.text_input(key="answer-token").set_value(fake.TOKEN)
+        at.button(key="FormSubmitter:answer-Acknowledge").click()
+        at.run()
+        assert ("POST", "/v1/alerts/a1/responses") in [request[:2] for request in app.state.requests]
+
+
 @pytest.mark.parametrize(
     ("page", "said"),
     [
@@ -550,6 +565,7 @@ def test_every_page_names_the_address_of_its_figures(visit: Any, full_url: str, 
         ("explain", "rootcost ingest litellm payloads.jsonl"),
         ("balance", "rootcost ingest focus bill.csv"),
         ("budgets", "Set a limit"),
+        ("alerts", "Receivers"),
         ("sources", "rootcost ingest aws-cur s3://bucket/prefix"),
     ],
 )

@@ -61,7 +61,10 @@ OF_THE_MOMENT = re.compile(r'"(now|published_at|age_seconds|principal)":"?[^,"}]
 READINGS = {
     "/v1/agents": ["", "section=unregistered"],
     "/v1/agents/history": [""],
+    "/v1/alert-deliveries": [""],
+    "/v1/alert-mutes": [""],
     "/v1/alerts": [""],
+    "/v1/alerts/{alert_id}": ["/v1/alerts/a1"],
     "/v1/anomalies": [""],
     "/v1/budgets": [""],
     "/v1/budgets/{name}": ["/v1/budgets/dev-monthly"],

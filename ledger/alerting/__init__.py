@@ -1,0 +1,1 @@
+"""Delivery of alerts: `routes` makes messages of events, `outbox` hands them out, `responses` is what people answer."""
