@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import boto3
 import polars as pl
 import pytest
+import sqlalchemy as sa
+from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from attribution.run import attribute
+from ledger.audit_heads import keep_head, kept_heads
+from ledger.audit_verify import verify_audit
 from ledger.books import Books
 from ledger.errors import StoreUnreachable
-from ledger.settings import StoreSettings
+from ledger.settings import AuditSettings, StoreSettings
 from ledger.store import Store
 from ledger.tables import CHARGES, COSTS
+from tests.support.audit_damage import append
 from tests.support.books_by_hand import SONNET, charge, charges, span, spans, write
 
 
@@ -52,3 +58,30 @@ def test_a_store_that_does_not_answer_is_one_clear_error(bucket: dict[str, str])
     gone = Store("s3://ledger/books", bucket | {"aws_endpoint_url": "http://127.0.0.1:9", "max_retries": "0", "timeout": "2s"})
     with pytest.raises(StoreUnreachable, match="credentials"):
         gone.scan(CHARGES)
+
+
+def test_heads_of_the_audit_log_are_locked_where_the_bucket_has_object_lock(books: Books, bucket: dict[str, str]) -> None:
+    """A cut end of the log shows against a head that its writer cannot take away."""
+    s3 = boto3.client("s3", endpoint_url=bucket["aws_endpoint_url"])
+    s3.create_bucket(Bucket="heads", ObjectLockEnabledForBucket=True)
+    store, audit = (
+        StoreSettings(uri="s3://ledger/books", options=bucket),
+        AuditSettings(heads_uri="s3://heads/a/", heads_locked_days=30),
+    )
+    with Books(books.settings.model_copy(update={"store": store, "audit": audit})) as remote:
+        append(remote.database, "ann", 3)
+        head = keep_head(remote)
+        assert head is not None
+        assert keep_head(remote) is None, "once is enough"
+        (version,) = s3.list_object_versions(Bucket="heads")["Versions"]
+        assert version["Key"] == f"a/audit-head-{3:012d}-{head.hash}.json"
+        entry = s3.head_object(Bucket="heads", Key=version["Key"])
+        assert entry["ObjectLockMode"] == "GOVERNANCE"
+        assert timedelta(days=29) < entry["ObjectLockRetainUntilDate"] - datetime.now(UTC) <= timedelta(days=30)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            s3.delete_object(Bucket="heads", Key=version["Key"], VersionId=version["VersionId"])
+        with remote.database.session() as session:
+            session.execute(sa.text("DELETE FROM audit WHERE sequence = 3"))
+            session.execute(sa.text("UPDATE audit_head SET sequence = 2, hash = (SELECT hash FROM audit WHERE sequence = 2)"))
+        assert verify_audit(remote.database).damages == []
+        assert [(d.first, d.last) for d in verify_audit(remote.database, kept_heads(remote)).damages] == [(3, 3)]
