@@ -38,9 +38,9 @@ class RuleVersionRow(ResponseModel):
     terms: dict[str, Any] = Field(description="Its whole definition.")
 
 
-def _terms_schema(*required: str) -> dict[str, Any]:
+def _terms_schema(*names: str) -> dict[str, Any]:
     schema = SharedRule.model_json_schema()
-    return {**schema, "required": list(required), "examples": [{"name": "support", "service": "AWS Support", "method": "even"}]}
+    return {**schema, "required": list(names), "examples": [{"name": "support", "service": "AWS Support", "method": "even"}]}
 
 
 NewRule = Annotated[dict[str, Any], WithJsonSchema(_terms_schema("name"))]
