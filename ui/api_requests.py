@@ -145,11 +145,6 @@ def log_out() -> None:
     send_change(lambda api: api.log_out())
 
 
-def login_address() -> str:
-    """The log-in page, as the browser reaches it."""
-    return _public(f"{api_url()}/login")
-
-
 def send_change(change: Callable[[Client], T], *, token: str = "") -> T:
     """Sends one write request with `token`, or as who is logged in without one; raises `ApiProblem`. Clears the cache."""
     with httpx.Client(base_url=api_url(), transport=_CachingTransport(identity.of_tab())) as http:

@@ -16,14 +16,16 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ui import renewals
+from ui import renewals, session_watch
 from ui.addresses import public_address
 from ui.identity import session_cookie
+from ui.session_watch import SessionWatch
 
 _OWN_PATHS = ("/_stcore/", "/static/", "/media/", "/component/", renewals.PATH)
 """Paths that are no pages."""
 _CLOSED_PATHS = ("/_stcore/agent", "/_stcore/metrics", "/auth/")
 """What Streamlit serves beside the pages, even when it is off: its own agent API, metrics and log-in."""
+_SCRIPT_TAG = f'<script src="{session_watch.SCRIPT_PATH}"></script>'.encode()
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -34,9 +36,9 @@ _HEADERS = {
 
 
 class Sessions:
-    """Asks the API whether a session is in force; an answer is taken as valid for less than a second."""
+    """Asks the API whether a session is in force; an answer is taken as valid for a quarter of a second."""
 
-    KEPT_SECONDS = 0.9
+    KEPT_SECONDS = 0.25
     MOST = 1000
 
     def __init__(self, api_url: str) -> None:
@@ -67,6 +69,7 @@ class Guards:
     def __init__(self, app: ASGIApp, *, sessions: Sessions, hosts: Collection[str], script_hashes: Collection[str]) -> None:
         self.app = app
         self._sessions, self._hosts, self._script_hashes = sessions, hosts, " ".join(script_hashes)
+        self._watch = SessionWatch(sessions.api_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuses the request, sends it to the log-in page, or passes it on."""
@@ -76,10 +79,12 @@ class Guards:
         host = Headers(scope=scope).get("host", "")
         is_allowed = _name_of(host) in self._hosts and re.fullmatch(r"\[?[\w.:-]+\]?", host, flags=re.ASCII)
         if scope["type"] == "websocket":
-            if is_allowed:
-                await self.app(scope, receive, send)
-            else:
+            if not is_allowed:
                 await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
+            elif scope["path"] == session_watch.PATH:
+                await self._watch.watch(scope, receive, send, cookie=cookie_of(scope))
+            else:
+                await self.app(scope, receive, send)
             return
         sending = self._with_headers(send, host if is_allowed else "")
         if not is_allowed:
@@ -90,8 +95,12 @@ class Guards:
             await refusal(scope, receive, sending)
         elif scope["path"].startswith(_CLOSED_PATHS):
             await PlainTextResponse("There is nothing here.", 404)(scope, receive, sending)
+        elif scope["path"] == session_watch.SCRIPT_PATH:
+            await session_watch.script()(scope, receive, sending)
         elif _is_page(scope) and await self._sessions.is_login_needed(cookie_of(scope)):
             await self._to_login(scope, host)(scope, receive, sending)
+        elif scope["method"] == "GET" and _is_page(scope):
+            await self.app(_as_new(scope), receive, _with_script(sending))
         else:
             await self.app(scope, receive, sending)
 
@@ -125,6 +134,40 @@ class Guards:
             await send(message)
 
         return sending
+
+
+def _as_new(scope: Scope) -> Scope:
+    """A request for a page, whole and as it is: the file beneath may be the same while the page that is made of it is not."""
+    left_out = (b"if-none-match", b"if-modified-since", b"range", b"accept-encoding")
+    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name not in left_out]}
+
+
+def _with_script(send: Send) -> Send:
+    """Puts the script that covers ended sessions into a page, before every other script."""
+    start: Message = {}
+    content = bytearray()
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start" and _is_html(message):
+            start.update(message)
+        elif message["type"] == "http.response.body" and start:
+            content.extend(message.get("body", b""))
+            if not message.get("more_body"):
+                body = bytes(content).replace(b"<head>", b"<head>" + _SCRIPT_TAG, 1)
+                headers = MutableHeaders(scope=start)
+                headers["Content-Length"] = str(len(body))
+                for validator in ("etag", "last-modified"):
+                    del headers[validator]
+                await send(start)
+                await send({"type": "http.response.body", "body": body})
+        else:
+            await send(message)
+
+    return sending
+
+
+def _is_html(start: Message) -> bool:
+    return start["status"] == 200 and Headers(raw=start["headers"]).get("content-type", "").startswith("text/html")
 
 
 def _is_page(scope: Scope) -> bool:

@@ -18,6 +18,9 @@ RENEWED = "renewed-session"
 SCOPE = "scope"
 """Key of a digest of what the tab's identity may see."""
 
+SEES_WHOLE = "sees-whole"
+"""Key of whether the page is drawn for somebody who sees the whole ledger."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -60,3 +63,8 @@ def of_tab() -> Identity:
 def renew(cookie: str) -> None:
     """Takes another session for this tab, after a log-in in another one."""
     st.session_state[RENEWED] = cookie
+
+
+def sees_whole() -> bool:
+    """Whether the page is drawn for somebody who sees the whole ledger, and so may be told how it is filled. Without people set up everybody is."""
+    return bool(st.session_state.get(SEES_WHOLE, True))

@@ -5,15 +5,13 @@ A tab whose session has ended is covered, not emptied: what is being typed stays
 
 from __future__ import annotations
 
-import html
 from hashlib import sha256
-from urllib.parse import quote
 
 import streamlit as st
 
 from api.client import ApiProblem
 from api.models import Me
-from ui import api_requests, identity, renewals, theme, widgets
+from ui import api_requests, identity, renewals, widgets
 
 LOGIN_NEEDED = "/problems/login-needed"
 WHOLE_PAGES = {"balance": "books:read", "sources": "sources:read"}
@@ -21,7 +19,17 @@ WHOLE_PAGES = {"balance": "books:read", "sources": "sources:read"}
 TEAM_PAGES = {"budgets": "budgets:read", "alerts": "budgets:read"}
 _PRINCIPAL, _LOGGED_IN, _DRAWN, _PICTURE, _ENTRIES = "principal", "logged-in", "page-drawn", "session-picture", "entries-kept"
 _SETS_BUDGETS = "sets-budgets"
-_OWN_KEYS = {_PRINCIPAL, _LOGGED_IN, _SETS_BUDGETS, _DRAWN, _PICTURE, _ENTRIES, identity.RENEWED, identity.SCOPE}
+_OWN_KEYS = {
+    _PRINCIPAL,
+    _LOGGED_IN,
+    _SETS_BUDGETS,
+    _DRAWN,
+    _PICTURE,
+    _ENTRIES,
+    identity.RENEWED,
+    identity.SCOPE,
+    identity.SEES_WHOLE,
+}
 
 
 def who() -> Me | ApiProblem:
@@ -75,6 +83,7 @@ def admit(answer: Me | ApiProblem) -> bool:
         st.session_state[_PRINCIPAL] = principal
     st.session_state[_DRAWN] = True
     st.session_state[_LOGGED_IN] = not isinstance(answer, ApiProblem) and answer.kind == "user"
+    st.session_state[identity.SEES_WHOLE] = isinstance(answer, ApiProblem) or answer.scope == "whole"
     st.session_state[_SETS_BUDGETS] = (
         isinstance(answer, ApiProblem) or answer.kind == "machine" or "budgets:write" in answer.permissions
     )
@@ -116,18 +125,12 @@ def watch() -> None:
 
 
 def _cover() -> None:
+    """Hides the page; the words are those of `session_watch.js`, which has covered it before and shows them as long as this is there."""
     name = renewals.new_name()
     st.session_state[_PICTURE] = name
-    dark = st.context.theme.type == "dark"
-    login = f"{api_requests.login_address()}?return_to={quote(st.context.url or '', safe='')}"
     st.html(
-        "<style>[data-testid=stApp]{visibility:hidden}.rc-cover{visibility:visible;position:fixed;inset:0;z-index:1000000;display:flex;"
-        "flex-direction:column;align-items:center;justify-content:center;gap:.75rem;padding:1rem;text-align:center;"
-        f"background:{theme.background(dark=dark)}}}</style>"
-        "<div class='rc-cover' role='alert'><h3>You are logged out</h3>"
-        "<p>What you were typing is kept. It is there again when you have logged in.</p>"
-        f"<p><a href='{html.escape(login)}' target='_blank' rel='opener'>Log in</a></p>"
-        f"<img src='{renewals.PATH}{name}' alt='' width='1' height='1'></div>"
+        "<style>[data-testid=stApp]{visibility:hidden}</style>"
+        f"<div class='rc-cover'><img src='{renewals.PATH}{name}' alt='' width='1' height='1'></div>"
     )
 
 

@@ -31,15 +31,6 @@ EVIDENCE_TONES: Mapping[str, Literal["good", "cool", "warn", "muted"]] = {
 }
 
 
-def background(*, dark: bool) -> str:
-    """The colour behind everything; as in `.streamlit/config.toml`.
-
-    >>> background(dark=True)
-    '#12171d'
-    """
-    return "#12171d" if dark else "#ffffff"
-
-
 def colours(names: Sequence[str], *, nameless: Collection[str], others: str) -> list[str]:
     """A colour for each name, in order; greys for what has no name and for the rest.
 

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from api.client import ApiProblem
-from ui import labels
+from ui import identity, labels
 from ui.addresses import api_url
 from ui.grid import Cell, Grid, Tone, draw
 
@@ -256,6 +256,9 @@ def empty_state(title: str, sentence: str, *commands: str) -> None:
 
 def nothing_published() -> None:
     """The page shown while no figures are published."""
+    if not identity.sees_whole():
+        empty_state("No figures yet", "Those of your part appear here once they are published.")
+        return
     empty_state(
         "No figures yet",
         "Figures appear here once bills or token logs are read and attributed. Try it with a made-up company's month:",

@@ -29,7 +29,7 @@ class Served:
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})},
             )  # fmt: skip
 
-    def until_ready(self, seconds: float = 60) -> Served:
+    def until_ready(self, seconds: float = 180) -> Served:
         deadline = time.monotonic() + seconds
         while "Ctrl-C stops." not in self.said():
             assert self.process.poll() is None, self.said()

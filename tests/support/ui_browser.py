@@ -65,5 +65,5 @@ def browser_at(chromium: str) -> Iterator[Any]:
 
 def settled(page: Any) -> None:
     """Waits until a page is drawn."""
-    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=20_000)
-    page.wait_for_selector(".rc table", timeout=20_000)
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
+    page.wait_for_selector(".rc table", timeout=60_000)

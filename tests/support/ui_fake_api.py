@@ -825,9 +825,9 @@ def take_port() -> int:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI, *, port: int = 0) -> Iterator[str]:
     """Serves the app on loopback while the block runs; gives its address."""
-    port = take_port()
+    port = port or take_port()
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off", ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from http.cookies import SimpleCookie
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from api import models as m
@@ -70,6 +71,10 @@ class People:
             answer = JSONResponse({"status": "ok", "version": "0", "checks": {}})
         elif path == "/login":
             answer = HTMLResponse("<h1>Log in</h1>")
+        elif path == "/sessions":
+            owners = {sha256(name.encode()).hexdigest(): one.principal.id for name, one in self.sessions.items()}
+            hashes = QueryParams(scope["query_string"]).getlist("session")
+            answer = JSONResponse({"people": True, "in_force": {name: owners[name] for name in hashes if name in owners}})
         elif person is None:
             answer = _refusal(401, "login-needed", "nobody is logged in")
         elif path == "/logout" and method == "POST":

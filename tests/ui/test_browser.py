@@ -49,6 +49,12 @@ def test_every_page_opens(page: Any, path: str) -> None:
     assert page.strangers == []
     assert page.evaluate("window.hacked") is None
     assert page.title() != "Streamlit"
+    page.set_viewport_size({"width": 390, "height": 844})
+    overhangs = page.locator(".rc .scroll").evaluate_all(
+        "tables => tables.map(one => [one.innerText, one.scrollWidth - one.clientWidth])"
+    )
+    assert [text for text, pixels in overhangs if pixels > 1] == [], "on a telephone, too, every column is on the page"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 @pytest.mark.slow

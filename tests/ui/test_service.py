@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,14 @@ from tests.support.ui_browser import browser_at, settled
 from tests.support.ui_fake_api import take_port
 from ui.controls import PAGES
 from ui.people import WHOLE_PAGES
+
+NOTE_COVER = """
+    new MutationObserver(() => {
+      if (document.body && document.body.dataset.session === "ended") window.coveredAt ??= Date.now();
+    }).observe(document, {attributes: true, subtree: true, attributeFilter: ["data-session"]});
+"""
+"""Notes when a tab was covered."""
+COVER_SECONDS = 1.0
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -45,6 +54,7 @@ class Service:
         """A window of a browser of its own, with a session or without."""
         context = self._browser.new_context(viewport={"width": 1280, "height": 900})
         context.on("console", lambda m: self.violations.append(m.text) if "Content Security Policy" in m.text else None)
+        context.add_init_script(NOTE_COVER)
         if session:
             cookie = {"name": "rootcost_session", "value": session, "url": self.dashboard, "httpOnly": True}
             context.add_cookies([cookie])
@@ -74,8 +84,8 @@ def service(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def heading_of(page: Any) -> str:
     """What a page says, once it is drawn."""
-    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=30_000)
-    page.locator("[data-testid=stMain] h1, .rc table").first.wait_for(timeout=30_000)
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
+    page.locator("[data-testid=stMain] h1, .rc table").first.wait_for(timeout=60_000)
     words: str = page.inner_text("[data-testid=stMain]")
     return words
 
@@ -151,12 +161,25 @@ def may(role: str, permission: str) -> bool:
     return permission in {one.value for one in ROLES[role]}
 
 
-def test_a_person_who_is_disabled_is_out(service: Service) -> None:
-    """While a page is open."""
-    page = service.window(service.add_person("grace", "viewer")).new_page()
-    page.goto(f"{service.dashboard}/budgets")
-    heading_of(page)
+def seconds_to_cover(page: Any, since: float) -> float:
+    """Seconds from a moment until a tab was covered."""
+    page.get_by_text("You are logged out").wait_for(timeout=60_000)
+    return float(page.evaluate("window.coveredAt")) / 1000 - since
+
+
+def test_a_person_who_is_disabled_is_out_of_every_tab_within_a_second(service: Service) -> None:
+    """While pages are open, and one of them is being drawn."""
+    window = service.window(service.add_person("grace", "viewer"))
+    tabs = [window.new_page() for _ in range(2)]
+    for tab, path in zip(tabs, ("budgets", "chains"), strict=True):
+        tab.goto(f"{service.dashboard}/{path}")
+        heading_of(tab)
+    tabs[1].get_by_test_id("stSidebarNavLink").filter(has_text="Cost explorer").click()
     with Books.open(service.process.home) as books:
         users.set_disabled(books, "grace", is_disabled=True, actor="test")
-    page.get_by_text("You are logged out").wait_for(timeout=30_000)
-    assert not page.get_by_role("heading", name="Budgets").is_visible()
+        at = time.time()
+    assert max(seconds_to_cover(tab, at) for tab in tabs) <= COVER_SECONDS
+    for tab in tabs:
+        assert tab.get_by_text("You are logged out").is_visible()
+        assert not tab.get_by_test_id("stMain").is_visible()
+    window.close()

@@ -10,6 +10,8 @@ function element(tag, className, text) {
 
 function drawCell(cell, column, row) {
   const td = element("td", column.align === "right" ? "right" : column.shape || "");
+  td.setAttribute("role", "cell"); // named, because on a narrow screen a row is a block of lines
+  td.dataset.label = column.label;
   let into = td;
   if (cell.depth > 0) {
     const tree = element("div", "tree");
@@ -102,9 +104,11 @@ export default function (component) {
 
   function drawHead() {
     const head = element("tr");
+    head.setAttribute("role", "row");
     columns.forEach((column, at) => {
       const th = element("th", column.align === "right" ? "right" : "");
       th.scope = "col";
+      th.setAttribute("role", "columnheader");
       if (column.help) th.title = column.help;
       if (data.sortable) {
         const button = element("button", "", column.label + (state.by === at ? (state.down ? " ↓" : " ↑") : ""));
@@ -124,6 +128,7 @@ export default function (component) {
 
   function drawRow(row) {
     const tr = element("tr", `${row.href ? "go" : ""} ${row.strong ? "strong" : ""}`);
+    tr.setAttribute("role", "row");
     row.cells.forEach((cell, at) => tr.append(drawCell(cell, columns[at], row)));
     tr.querySelectorAll("a").forEach((a) => { a.onclick = (event) => follow(event, a.getAttribute("href")); });
     if (row.href) tr.onclick = (event) => { if (!String(window.getSelection())) follow(event, row.href); };
@@ -133,7 +138,8 @@ export default function (component) {
   function draw() {
     const parts = [];
     if (columns.length) {
-      const table = element("table");
+      const table = element("table", columns.length > 2 ? "many" : "");
+      table.setAttribute("role", "table");
       if (data.label) table.setAttribute("aria-label", data.label);
       const [thead, tbody, tfoot] = [element("thead"), element("tbody"), element("tfoot")];
       thead.append(drawHead());

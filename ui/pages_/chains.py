@@ -9,7 +9,7 @@ import streamlit as st
 
 from api.client import ApiProblem
 from api.models import CallCost, ChainSummary, ChainTree, Page, SpanNode
-from ui import controls, explanations, labels, widgets
+from ui import controls, explanations, identity, labels, widgets
 from ui.api_requests import Answer, request, try_request
 from ui.grid import Cell, Column, Grid, Pill, Row, draw, rails
 
@@ -110,7 +110,9 @@ def listing(answer: Answer[Page[ChainSummary]], at: int) -> None:
     )
     first = (at - 1) * PER_PAGE
     caption = f"{first + 1:,}–{first + len(rows):,} of {result_page.total:,}" if rows else ""
-    empty = "No chain fits. Chains come from token logs: rootcost ingest otlp traces.jsonl, then rootcost attribute."
+    empty = "No chain fits."
+    if identity.sees_whole():
+        empty += " Chains come from token logs: rootcost ingest otlp traces.jsonl, then rootcost attribute."
     controls.go(
         draw(Grid(columns, rows, label="Chains", caption=caption, address=answer.address, empty=empty), key="chains"),
         page="chains",
