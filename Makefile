@@ -132,6 +132,10 @@ alerts: .venv/.installed ## Alerts through kills and receivers that fail, hang a
 soak: .venv/.installed ## Telemetry, two sources, attribution and pages at once, then the same at rest (MINUTES=30, RATE=5000 spans/s)
 	@$(BIN)/python -m tests.endurance.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),5000)
 
+.PHONY: burn-rates
+burn-rates: .venv/.installed ## Burn-rate alerts on simulated spend: false alarms a month, and how soon a multiple is found (SCOPES=200, SEED=7)
+	$(BIN)/python -m bench.burn_rates --scopes $(or $(SCOPES),200) --seed $(or $(SEED),7)
+
 .PHONY: bench
 bench: .venv/.installed ## The speed and memory figures of bench/
 	$(BIN)/python -m bench

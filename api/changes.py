@@ -92,7 +92,7 @@ def drop_budget(books: ScopedBooks, name: str, precondition: Precondition = NOTH
 
 def decide(books: ScopedBooks, request_id: str, decision: Decision) -> Budget:
     """Approves or refuses a raise that awaits a second person."""
-    decided: list[str] = []
+    decided_names: list[str] = []
 
     def settle(session: Session) -> None:
         request = approvals.require_request(session, request_id)
@@ -101,10 +101,10 @@ def decide(books: ScopedBooks, request_id: str, decision: Decision) -> Budget:
             session, request, books.principal, books.settings.budgets, approve=decision.approve, reason=decision.reason
         )
         _require_fit(books, session, budget.budget_id)
-        decided[:] = [budget.name]
+        decided_names[:] = [budget.name]
 
     books.whole.database.change(settle)
-    return _shown(books, decided[0])
+    return _shown(books, decided_names[0])
 
 
 def _require(books: ScopedBooks, session: Session, name: str, budget: db.Budget | None, precondition: Precondition) -> None:
@@ -114,17 +114,17 @@ def _require(books: ScopedBooks, session: Session, name: str, budget: db.Budget 
         return
     own_names = OwnNames.of(books)
     versions = [] if budget is None else [r for r in revisions.revisions_of(session, budget) if not r.ended]
-    expected = [version for version in versions if version.revision in precondition.revisions]
+    expected_versions = [version for version in versions if version.revision in precondition.revisions]
     earlier_version, current_version = (
         {"name": version.name, **revisions.told(version)} if version is not None and own_names.holds_all(version.scopes) else None
-        for version in (expected[-1] if expected else None, versions[-1] if current is not None else None)
+        for version in (expected_versions[-1] if expected_versions else None, versions[-1] if current is not None else None)
     )
     raise RevisionError(name, expected_version=earlier_version, current_version=current_version)
 
 
-def _add(books: ScopedBooks, session: Session, name: str, change: BudgetChange, ended: db.Budget | None) -> None:
-    if ended is not None:
-        _need(books, name, revisions.newest(session, ended).scopes)
+def _add(books: ScopedBooks, session: Session, name: str, change: BudgetChange, ended_budget: db.Budget | None) -> None:
+    if ended_budget is not None:
+        _need(books, name, revisions.newest(session, ended_budget).scopes)
     terms = _changed(books, session, change, None, name=name)
     budget = revisions.add(session, terms, _note(books, change))
     _require_fit(books, session, budget.budget_id)
@@ -142,7 +142,7 @@ def _changed(books: ScopedBooks, session: Session, change: BudgetChange, current
         values["parent_id"] = revisions.require(session, change.parent).budget_id if change.parent else None
     if change.rename is not None:
         values["name"] = change.rename
-    terms = parse_terms({"scopes": {}} | values, where=values["name"])
+    terms = parse_terms({"scopes": {}} | values, place=values["name"])
     _need(books, terms.name, terms.scopes)
     require_rate(books.whole, terms)
     return terms
@@ -177,4 +177,4 @@ def _need(books: ScopedBooks, budget: str, scopes: dict[Any, str]) -> None:
 def _shown(books: ScopedBooks, name: str, new_name: str | None = None) -> Budget:
     """The budget as it stands; under its old name where a change of name awaits a second person."""
     rows = budgets(books)
-    return next(row for wanted in (new_name, name) for row in rows if wanted in (row.name, row.budget_id))
+    return next(row for wanted_name in (new_name, name) for row in rows if wanted_name in (row.name, row.budget_id))

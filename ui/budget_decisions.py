@@ -31,10 +31,10 @@ def waiting(budgets: Sequence[Budget]) -> None:
 
 def _told(request: BudgetRequestRow) -> str:
     until = f" until {ui_labels.when(request.raised_until)}" if request.raised_until is not None else ""
-    why = f": {request.reason}" if request.reason else ""
+    reason_text = f": {request.reason}" if request.reason else ""
     return (
         f"{request.asked_by} asks to raise {request.budget} from {widgets.money(request.current_amount, request.currency)} to "
-        f"{widgets.money(request.amount, request.currency)}{until}{why}. The request ends {ui_labels.when(request.expires_at)}."
+        f"{widgets.money(request.amount, request.currency)}{until}{reason_text}. The request ends {ui_labels.when(request.expires_at)}."
     )
 
 

@@ -62,8 +62,10 @@ def _fields(budget: Budget | None, at: str) -> tuple[dict[str, Any], str]:
             "Limits a", BUDGET_DIMENSIONS, index=BUDGET_DIMENSIONS.index(budget.scope if budget else "team"), key=f"{at}-scope"
         )
         scope_name = st.text_input("Which one", budget.scope_name if budget else "", key=f"{at}-scope-name", placeholder="Care")
-        others = {} if budget is None else {d: n for d, n in budget.scopes.items() if d != budget.scope}
-        also = st.text_input("And only", _joined(others), key=f"{at}-also", placeholder="model=gpt-4o, environment=production")
+        other_scopes = {} if budget is None else {d: n for d, n in budget.scopes.items() if d != budget.scope}
+        also = st.text_input(
+            "And only", _joined(other_scopes), key=f"{at}-also", placeholder="model=gpt-4o, environment=production"
+        )
     with middle:
         amount = st.text_input(
             "Limit of a period",
@@ -117,9 +119,9 @@ def _bound(budget: Budget | None, at: str, name: str, label: str) -> str:
     instant = None
     if budget is not None and budget.period == "range":
         instant = budget.period_start if name == "range_start" else budget.period_end
-    shown = "" if instant is None else f"{instant:%Y-%m-%dT%H:%M:%SZ}"
+    instant_text = "" if instant is None else f"{instant:%Y-%m-%dT%H:%M:%SZ}"
     text: str = st.text_input(
-        label, shown, key=f"{at}-{name}", placeholder="2026-10-01T00:00:00Z", help="Of the period range only."
+        label, instant_text, key=f"{at}-{name}", placeholder="2026-10-01T00:00:00Z", help="Of the period range only."
     )
     return text
 
@@ -218,8 +220,8 @@ def save(budget: Budget | None, token: str, fields: dict[str, Any]) -> None:
 def _sentence(budget: Budget) -> str:
     limit = widgets.money(budget.amount, budget.currency)
     if budget.pending is not None:
-        wanted = widgets.money(budget.pending.amount, budget.currency)
-        return f"{budget.name} stays at {limit} until somebody else approves {wanted}."
+        wanted_amount = widgets.money(budget.pending.amount, budget.currency)
+        return f"{budget.name} stays at {limit} until somebody else approves {wanted_amount}."
     return f"Saved: {budget.name}, {limit} a {budget.period}."
 
 

@@ -35,15 +35,15 @@ def budgets(books: ScopedBooks, month: str | None = None, at: datetime | None = 
     zone = ZoneInfo(books.settings.report.timezone)
     return [
         _row(
-            standing,
+            position,
             candidate,
-            pending.get(standing.terms.name),
+            pending.get(position.terms.name),
             names_by_id,
-            [*standing.notes, *notes[standing.budget_id]],
+            [*position.notes, *notes[position.budget_id]],
             zone,
-            standing.data_until if books.sees_all else None,  # how new other teams' costs are is theirs
+            position.data_until if books.sees_all else None,  # how new other teams' costs are is theirs
         )
-        for standing, candidate in zip(rows, candidates, strict=True)
+        for position, candidate in zip(rows, candidates, strict=True)
     ]
 
 
@@ -67,7 +67,7 @@ def _moment(month: str, timezone: str) -> datetime:
 
 
 def _row(
-    standing: Standing,
+    position: Standing,
     candidate: Candidate,
     pending: BudgetRequestRow | None,
     names_by_id: Mapping[str, str],
@@ -75,36 +75,36 @@ def _row(
     zone: ZoneInfo,
     data_until: datetime | None,
 ) -> Budget:
-    terms, revision = standing.terms, candidate.newest
+    terms, revision = position.terms, candidate.newest
     scope, scope_name = terms.subject
-    outlook = standing.outlook
-    is_raised = standing.amount != revision.amount and revision.raised_until is not None
+    outlook = position.outlook
+    is_raised = position.amount != revision.amount and revision.raised_until is not None
     return Budget(
         **{name: getattr(terms, name) for name in _TERMS},
-        budget_id=standing.budget_id,
+        budget_id=position.budget_id,
         scope=scope,
         scope_name=scope_name,
         scopes=dict(terms.scopes),
         parent=names_by_id.get(terms.parent_id or ""),
-        amount=standing.amount,
+        amount=position.amount,
         base_amount=revision.amount if is_raised else None,
         raised_until=revision.raised_until if is_raised else None,
         revision=revision.revision,
         recorded_at=revision.recorded_at,
-        month=month_of(standing.window.start.astimezone(zone)),
-        period_start=standing.window.start,
-        period_end=standing.window.end,
-        billed=standing.billed,
-        estimated=standing.estimated,
-        encumbered=standing.encumbered,
-        spent=standing.spent,
-        left=standing.available,
-        used_percent=money.proportion(Decimal(100), standing.spent, standing.amount),
+        month=month_of(position.window.start.astimezone(zone)),
+        period_start=position.window.start,
+        period_end=position.window.end,
+        billed=position.billed,
+        estimated=position.estimated,
+        encumbered=position.encumbered,
+        spent=position.spent,
+        left=position.available,
+        used_percent=money.proportion(Decimal(100), position.spent, position.amount),
         forecast=outlook.forecast,
         low=outlook.low,
         high=outlook.high,
         exhausted_at=outlook.exhausted_at,
-        state=standing.state,
+        state=position.state,
         data_until=data_until,
         notes=notes,
         pending=pending,
@@ -164,10 +164,10 @@ def _request_row(request: BudgetRequest, at: datetime) -> BudgetRequestRow:
 def budget_names(books: ScopedBooks) -> BudgetNames:
     """Names that a budget of the principal's can be about."""
     own_names = OwnNames.of(books)
-    known = known_names.read(books.whole)
+    known_by_dimension = known_names.read(books.whole)
     return BudgetNames(
         names={
             dimension: sorted(name for name in names if own_names.teams is None or own_names.holds_all({dimension: name}))
-            for dimension, names in known.items()
+            for dimension, names in known_by_dimension.items()
         }
     )

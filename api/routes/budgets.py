@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -68,6 +68,11 @@ def reading(settings: Settings) -> APIRouter:
         response.headers["ETag"] = version_tag(row.revision)
         return row
 
+    _decisions(routes, stands_on)
+    return routes
+
+
+def _decisions(routes: APIRouter, stands_on: list[Any]) -> None:
     @routes.get(
         "/budgets/{name}/revisions",
         response_model=Page[BudgetRevisionRow],
@@ -97,8 +102,6 @@ def reading(settings: Settings) -> APIRouter:
     def budget_names(books: BudgetRows) -> BudgetNames:
         """Teams, agents and others that are registered or have spent. Other names are accepted, and flagged."""
         return queries.budget_names(books)
-
-    return routes
 
 
 def writing() -> APIRouter:

@@ -44,64 +44,64 @@ class Alarm:
 
 def alarms(books: Books, at: datetime | None = None) -> list[Alarm]:
     """The alarms of every budget in force, by name; nothing for a budget that is used up already, which is told as such."""
-    measured = measure(books, at)
+    measurement = measure(books, at)
     instant = at or now()
-    newest = None if measured.spend is None else measured.spend.newest
+    newest = None if measurement.spend is None else measurement.spend.newest
     if newest is None or instant - newest > MAX_AGE:
         return []
     day = f"{newest.astimezone(_zone(books)):%Y-%m-%d}"
-    found = []
-    for standing in measured.standings:
-        if standing.state in ("exceeded", "no data") or standing.terms.period in ("hour", "chain"):
+    alarm_list = []
+    for status in measurement.standings:
+        if status.state in ("exceeded", "no data") or status.terms.period in ("hour", "chain"):
             continue
-        if (alarm := _burning(books, measured, standing, instant, day)) is not None:
-            found.append(alarm)
-        low = standing.outlook.low
-        if low is not None and low > standing.amount:
-            found.append(Alarm("forecast", standing, day, _forecast_text(standing, low)))
-    return found
+        if (alarm := _burning(books, measurement, status, instant, day)) is not None:
+            alarm_list.append(alarm)
+        low = status.outlook.low
+        if low is not None and low > status.amount:
+            alarm_list.append(Alarm("forecast", status, day, _forecast_text(status, low)))
+    return alarm_list
 
 
 def _zone(books: Books) -> ZoneInfo:
     return ZoneInfo(books.settings.report.timezone)
 
 
-def _forecast_text(standing: Standing, low: Decimal) -> str:
-    low_text, limit = readable_amounts(low, standing.amount)
-    terms = standing.terms
+def _forecast_text(status: Standing, low: Decimal) -> str:
+    low_text, limit = readable_amounts(low, status.amount)
+    terms = status.terms
     return f"Budget {terms.name} will be exceeded: {terms.described} will cost at least {terms.currency} {low_text} of {limit} in the period."
 
 
-def _burning(books: Books, measured: Measurement, standing: Standing, instant: datetime, day: str) -> Alarm | None:
+def _burning(books: Books, measurement: Measurement, status: Standing, instant: datetime, day: str) -> Alarm | None:
     import numpy as np  # takes a tenth of a second
 
     from ledger.budgets.burn_rate import MAX_HISTORY, burning, missing_hours
 
-    newest = None if measured.spend is None else measured.spend.newest
-    if measured.spend is None or newest is None:
+    newest = None if measurement.spend is None else measurement.spend.newest
+    if measurement.spend is None or newest is None:
         return None
     last = newest.replace(minute=0, second=0, microsecond=0)
     hours = [last - n * _HOUR for n in range(MAX_HISTORY, -1, -1)]
     clock = np.array([_hour_of_week(hour, _zone(books)) for hour in hours])
-    everybody = np.array(_by_hour(measured.spend.frame.select("at", cost="effective_cost"), hours), dtype=np.float64)
-    own = _by_hour(measured.rows[standing.budget_id], hours)
+    everybody = np.array(_by_hour(measurement.spend.frame.select("at", cost="effective_cost"), hours), dtype=np.float64)
+    own = _by_hour(measurement.rows[status.budget_id], hours)
     costs = np.array(own, dtype=np.float64)
     first = next((number for number, cost in enumerate(own) if cost), len(own))
     costs = np.where(missing_hours(everybody, clock), np.nan, costs)
-    elapsed = min(max((instant - last) / _HOUR, 0.05), 1.0)
-    burn = burning(costs[first:], clock[first:], elapsed, np.float64(standing.amount).item())
+    elapsed_share = min(max((instant - last) / _HOUR, 0.05), 1.0)
+    burn = burning(costs[first:], clock[first:], elapsed_share, np.float64(status.amount).item())
     if burn is None:
         return None
     actual = sum(own[-burn.window_hours :], Decimal(0))
-    expected = Decimal(str(burn.expected_approx)).quantize(Decimal("0.01"))
-    spent, usual, limit = readable_amounts(actual, expected, standing.amount)
-    terms = standing.terms
+    usual_cost = Decimal(str(burn.expected_approx)).quantize(Decimal("0.01"))
+    spent, usual, limit = readable_amounts(actual, usual_cost, status.amount)
+    terms = status.terms
     hours_text = "hour" if burn.window_hours == 1 else f"{burn.window_hours} hours"
     text = (
         f"Budget {terms.name} is spent fast: {terms.described} caused {terms.currency} {spent} within the last {hours_text}, where "
         f"{usual} is usual, of {limit} for the period."
     )
-    return Alarm("burn_rate", standing, day, text, burn.window_hours, actual)
+    return Alarm("burn_rate", status, day, text, burn.window_hours, actual)
 
 
 def _hour_of_week(hour: datetime, zone: ZoneInfo) -> int:

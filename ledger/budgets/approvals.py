@@ -27,7 +27,7 @@ REFUSED: Final = "refused"
 _EXTRAS: Final = ("current_amount", "raised_until", "valid_from")
 
 
-def needs_second_person(settings: BudgetSettings, principal: Principal, current: Decimal, wanted: Decimal) -> bool:
+def needs_second_person(settings: BudgetSettings, principal: Principal, current: Decimal, wanted_amount: Decimal) -> bool:
     """Whether a raise is above the share that one person may make. Who has a shell at the home folder needs nobody.
 
     >>> from ledger.access.principals import OPERATOR
@@ -36,7 +36,7 @@ def needs_second_person(settings: BudgetSettings, principal: Principal, current:
     [False, True, False]
     """
     is_person = principal.kind in ("user", "key")
-    return is_person and settings.raise_share > 0 and wanted > current * (1 + settings.raise_share)
+    return is_person and settings.raise_share > 0 and wanted_amount > current * (1 + settings.raise_share)
 
 
 def ask(session: Session, budget: Budget, terms: Terms, change: Change, settings: BudgetSettings) -> BudgetRequest:
@@ -97,7 +97,7 @@ def decide(
     budget = session.get(Budget, request.budget_id)
     if budget is None or budget.ended_at is not None:
         raise revisions.missing(str(request.terms["name"]))
-    terms = parse_terms({name: value for name, value in request.terms.items() if name not in _EXTRAS}, where=budget.name)
+    terms = parse_terms({name: value for name, value in request.terms.items() if name not in _EXTRAS}, place=budget.name)
     if approve:
         if principal.id == request.asked_by:
             raise DeniedError(f"{principal.name} has asked for it", where=budget.name, remedy="somebody else must approve it")
@@ -134,14 +134,14 @@ def _require_authority(principal: Principal, terms: Terms, settings: BudgetSetti
         return
     highest = max((limit for limit in limits if limit is not None), default=Decimal(0))
     if terms.amount > highest:
-        wanted, limit_text = readable_amounts(terms.amount, highest)
+        wanted_amount, limit_text = readable_amounts(terms.amount, highest)
         able = [
             role
             for role, permissions in ROLES.items()
             if Permission.BUDGETS_WRITE in permissions and settings.authority.get(role, terms.amount) >= terms.amount
         ]
         raise DeniedError(
-            f"{principal.name} may approve up to {limit_text} {terms.currency}, and this is {wanted}",
+            f"{principal.name} may approve up to {limit_text} {terms.currency}, and this is {wanted_amount}",
             where=terms.name,
             remedy=f"ask somebody with the role {' or '.join(able)}" if able else "no role may: see budgets.authority",
         )

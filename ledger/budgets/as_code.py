@@ -69,9 +69,9 @@ def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> object:
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [key.value for key, _ in node.value]
-    twice = next((key for key in keys if keys.count(key) > 1), None)
-    if twice is not None:
-        raise yaml.constructor.ConstructorError(None, None, f"{twice} stands twice", node.start_mark)
+    repeated_key = next((key for key in keys if keys.count(key) > 1), None)
+    if repeated_key is not None:
+        raise yaml.constructor.ConstructorError(None, None, f"{repeated_key} stands twice", node.start_mark)
     return {**loader.construct_mapping(node, deep=True), _LINE: node.start_mark.line + 1}
 
 
@@ -96,8 +96,8 @@ def read_file(path: Path, timezone: str) -> list[Entry]:
     rows = document.get("budgets") if isinstance(document, dict) else None
     unknown = sorted(str(key) for key in document if key not in ("budgets", _LINE)) if isinstance(document, dict) else []
     if not isinstance(rows, list) or unknown:
-        what = f"{unknown[0]!r} means nothing here" if unknown else "has no list `budgets`"
-        raise FormatError(what, where=str(path), remedy="write `budgets:` and under it `- name: …` for each")
+        error_text = f"{unknown[0]!r} means nothing here" if unknown else "has no list `budgets`"
+        raise FormatError(error_text, where=str(path), remedy="write `budgets:` and under it `- name: …` for each")
     entries = [_entry(row, number, path, timezone) for number, row in enumerate(rows, 1)]
     names = [entry.terms.name for entry in entries]
     for entry in entries:
@@ -109,7 +109,7 @@ def read_file(path: Path, timezone: str) -> list[Entry]:
 def _entry(row: object, number: int, path: Path, timezone: str) -> Entry:
     if not isinstance(row, dict):
         raise FormatError("is no budget", where=f"{path}, budget {number}", remedy="write `- name: …` and its terms below")
-    where = f"{path}, line {row.pop(_LINE)}"
+    place = f"{path}, line {row.pop(_LINE)}"
     parent, budget_id = str(row.pop("parent", None) or ""), str(row.pop("id", None) or "")
     if isinstance(row.get("scopes"), dict):
         row["scopes"].pop(_LINE, None)
@@ -119,8 +119,8 @@ def _entry(row: object, number: int, path: Path, timezone: str) -> Entry:
     if isinstance(row.get("thresholds"), list):
         row["thresholds"] = [str(value) if isinstance(value, int | Decimal) else value for value in row["thresholds"]]
     if "parent_id" in row:
-        raise UsageError("parent_id means nothing here", where=where, remedy="write `parent:` and the name of the budget")
-    return Entry(parse_terms(row, where=where), parent, budget_id, where)
+        raise UsageError("parent_id means nothing here", where=place, remedy="write `parent:` and the name of the budget")
+    return Entry(parse_terms(row, place=place), parent, budget_id, place)
 
 
 def _bound(value: object, timezone: str) -> object:
@@ -144,7 +144,7 @@ def _steps(books: Books, session: Session, entries: Sequence[Entry]) -> list[Ste
     by_id = {candidate.budget.budget_id: candidate for candidate in candidates}
     by_name = {candidate.budget.name: candidate for candidate in candidates}
     names_by_id = {budget_id: candidate.budget.name for budget_id, candidate in by_id.items()}
-    steps, kept = [], set()
+    steps, kept_ids = [], set()
     for entry in entries:
         candidate = by_id.get(entry.budget_id) if entry.budget_id else by_name.get(entry.terms.name)
         if candidate is None and entry.budget_id:
@@ -154,7 +154,7 @@ def _steps(books: Books, session: Session, entries: Sequence[Entry]) -> list[Ste
         if candidate is None:
             steps.append(Step("add", entry.terms.name, _differences(entry, None, names_by_id), entry=entry))
             continue
-        kept.add(candidate.budget.budget_id)
+        kept_ids.add(candidate.budget.budget_id)
         differences = _differences(entry, candidate.newest, names_by_id)
         steps.append(
             Step(
@@ -167,19 +167,19 @@ def _steps(books: Books, session: Session, entries: Sequence[Entry]) -> list[Ste
             )
         )
     for budget_id, candidate in by_id.items():
-        if budget_id not in kept and any(revision.origin == FROM_FILE for revision in candidate.revisions):
+        if budget_id not in kept_ids and any(revision.origin == FROM_FILE for revision in candidate.revisions):
             steps.append(Step("end", candidate.budget.name, drift=_drift(candidate.revisions), budget_id=budget_id))
     return steps
 
 
 def _differences(entry: Entry, revision: BudgetRevision | None, names_by_id: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """Fields that differ, with the old and the new value as text. The amount is the one without a raise, which ends by itself."""
-    wanted = _document(entry.terms, entry.parent)
+    file_values = _document(entry.terms, entry.parent)
     current = {} if revision is None else _document(terms_of(revision), names_by_id.get(revision.parent_id or "", ""))
     return [
-        (name, _shown(current.get(name)), _shown(wanted.get(name)))
+        (name, _shown(current.get(name)), _shown(file_values.get(name)))
         for name in FIELDS
-        if name in wanted.keys() | current.keys() and _comparable(current.get(name)) != _comparable(wanted.get(name))
+        if name in file_values.keys() | current.keys() and _comparable(current.get(name)) != _comparable(file_values.get(name))
     ]
 
 
@@ -207,8 +207,10 @@ def _drift(revision_list: Sequence[BudgetRevision]) -> str:
     was_applied = any(revision.origin == FROM_FILE for revision in revision_list)
     if not was_applied or newest.origin == FROM_FILE:
         return ""
-    why = f": {newest.reason}" if newest.reason else ""
-    return f"changed outside of the file by {newest.recorded_by or 'somebody'} on {newest.recorded_at:%Y-%m-%d %H:%M}{why}"
+    reason_text = f": {newest.reason}" if newest.reason else ""
+    return (
+        f"changed outside of the file by {newest.recorded_by or 'somebody'} on {newest.recorded_at:%Y-%m-%d %H:%M}{reason_text}"
+    )
 
 
 # ── apply ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,12 +227,12 @@ def apply(books: Books, entries: Sequence[Entry], *, actor: str, reason: str = "
         for step in steps:
             if step.kind == "end":
                 revisions.end(session, _budget(session, step.budget_id), change)
-        done: dict[str, str] = {}
+        budget_ids: dict[str, str] = {}
         for step in _parents_first(steps):
-            done[step.budget_id or step.name] = _make(session, step, change)
+            budget_ids[step.budget_id or step.name] = _make(session, step, change)
         nodes = nesting.tree(session)
         orphans = [n.budget_id for n in nodes.values() if n.terms.parent_id is not None and n.terms.parent_id not in nodes]
-        for budget_id in (*done.values(), *orphans):
+        for budget_id in (*budget_ids.values(), *orphans):
             nesting.require_fit(nodes, budget_id, exchange, team_of)
     return steps
 
@@ -270,9 +272,9 @@ def _parents_first(steps: Sequence[Step]) -> Iterator[Step]:
     """The steps of the file's budgets, each after that of its parent."""
     waiting = [step for step in steps if step.entry is not None]
     own_names = {step.entry.terms.name for step in waiting if step.entry is not None}
-    made: set[str] = set()
+    made_names: set[str] = set()
     while waiting:
-        ready = [s for s in waiting if s.entry is not None and (s.entry.parent not in own_names or s.entry.parent in made)]
+        ready = [s for s in waiting if s.entry is not None and (s.entry.parent not in own_names or s.entry.parent in made_names)]
         if not ready:
             circle = ", ".join(step.name for step in waiting)
             raise UsageError(
@@ -280,7 +282,7 @@ def _parents_first(steps: Sequence[Step]) -> Iterator[Step]:
             )
         for step in ready:
             yield step
-            made.add(step.entry.terms.name if step.entry is not None else "")
+            made_names.add(step.entry.terms.name if step.entry is not None else "")
         waiting = [step for step in waiting if step not in ready]
 
 

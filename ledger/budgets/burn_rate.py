@@ -50,7 +50,7 @@ class Burn:
         return self.actual_approx - self.expected_approx
 
 
-def burning(hours: Array, hour_of_week: Hours, elapsed: float, amount: float) -> Burn | None:
+def burning(hours: Array, hour_of_week: Hours, elapsed_share: float, amount: float) -> Burn | None:
     """The window that is most out of the ordinary, or None.
 
     `hours` is the cost of consecutive hours (NaN: no data), the last one running, of which the share `elapsed` is over; `hour_of_week` (0: Monday's
@@ -65,23 +65,40 @@ def burning(hours: Array, hour_of_week: Hours, elapsed: float, amount: float) ->
     >>> found.window_hours, found.actual_approx, found.expected_approx
     (2, 40.0, 2.0)
     """
-    past = hours[: -WINDOWS[-1]][-MAX_HISTORY:]  # what is judged is no part of what it is judged by
-    if len(past) < MIN_HISTORY:
+    if len(hours) < MIN_HISTORY + WINDOWS[-1]:
         return None
-    slot = _slots(hour_of_week)
-    first = len(hours) - WINDOWS[-1] - len(past)
-    usual = _profile(past, slot[first : first + len(past)])
-    known = ~np.isnan(hours)
-    actual = np.where(known, hours, 0.0)[-WINDOWS[-1] :]
-    expected = np.where(known, usual[slot], 0.0)[-WINDOWS[-1] :]
-    expected[-1] *= elapsed
-    burns = []
-    for length in WINDOWS:
-        spent, is_usual = actual[-length:].sum(), expected[-length:].sum()
-        record = _record(np.nan_to_num(past), length)
-        if spent - is_usual >= FLOOR_SHARE * amount and spent > record:
-            burns.append(Burn(length, float(spent), float(is_usual), float(record)))
-    return max(burns, key=lambda burn: burn.excess_approx, default=None)
+    baseline = Baseline.learn(hours[: -WINDOWS[-1]], hour_of_week[: -WINDOWS[-1]])
+    return baseline.judge(hours[-WINDOWS[-1] :], hour_of_week[-WINDOWS[-1] :], elapsed_share, amount)
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What is usual: cost by day type and hour, and the record of each window with its margin."""
+
+    profile: Array
+    records: tuple[float, ...]
+
+    @classmethod
+    def learn(cls, hours: Array, hour_of_week: Hours) -> Baseline:
+        """Of the past, without what is judged by it."""
+        past = hours[-MAX_HISTORY:]
+        known_costs = np.nan_to_num(past)
+        records = tuple(_record(known_costs, length) for length in WINDOWS)
+        return cls(_profile(past, _slots(hour_of_week[-MAX_HISTORY:])), records)
+
+    def judge(self, hours: Array, hour_of_week: Hours, elapsed_share: float, amount: float) -> Burn | None:
+        """The window of these last hours that is most out of the ordinary."""
+        known_hours = ~np.isnan(hours)
+        actual = np.where(known_hours, hours, 0.0)
+        expected_costs = np.where(known_hours, self.profile[_slots(hour_of_week)], 0.0)
+        expected_costs[-1] *= elapsed_share
+        spent, usual = (np.cumsum(costs[::-1]) for costs in (actual, expected_costs))
+        burns = [
+            Burn(length, float(spent[length - 1]), float(usual[length - 1]), record)
+            for length, record in zip(WINDOWS, self.records, strict=True)
+            if spent[length - 1] - usual[length - 1] >= FLOOR_SHARE * amount and spent[length - 1] > record
+        ]
+        return max(burns, key=lambda burn: burn.excess_approx, default=None)
 
 
 def missing_hours(all_costs: Array, hour_of_week: Hours) -> NDArray[np.bool_]:
@@ -109,13 +126,13 @@ def _slots(hour_of_week: Hours) -> Hours:
 
 def _profile(past: Array, slot: Hours) -> Array:
     """Mean cost of each hour of each day type; a type of day that was not seen has that of workdays."""
-    known = ~np.isnan(past)
-    sums = np.bincount(slot[known], weights=past[known], minlength=3 * DAY)
-    counts = np.bincount(slot[known], minlength=3 * DAY)
+    known_hours = ~np.isnan(past)
+    sums = np.bincount(slot[known_hours], weights=past[known_hours], minlength=3 * DAY)
+    counts = np.bincount(slot[known_hours], minlength=3 * DAY)
     mean = np.divide(sums, counts, out=np.full(3 * DAY, np.nan), where=counts > 0)
     fallback = np.nan_to_num(mean[:DAY], nan=0.0)
-    filled: Array = np.where(np.isnan(mean), np.tile(fallback, 3), mean)
-    return filled
+    filled_profile: Array = np.where(np.isnan(mean), np.tile(fallback, 3), mean)
+    return filled_profile
 
 
 def _record(past: Array, length: int) -> float:

@@ -15,25 +15,27 @@ from ledger.budgets.terms import DIMENSIONS, Terms
 
 def read(books: Books) -> dict[str, set[str]]:
     """Dimension to names. The organisation has none: it is whatever the ledger holds."""
-    known: dict[str, set[str]] = {dimension: set() for dimension in DIMENSIONS if dimension != "organisation"}
-    for dimension, registered in Spelling(books).registered_names.items():
-        known[dimension] |= registered
+    names_by_dimension: dict[str, set[str]] = {dimension: set() for dimension in DIMENSIONS if dimension != "organisation"}
+    for dimension, registered_names in Spelling(books).registered_names.items():
+        names_by_dimension[dimension] |= registered_names
     costs = in_force_costs(books)
     if costs is None:
-        return known
-    columns = {column_of(dimension, view): dimension for dimension in known for view in ("initiator", "executor")}
+        return names_by_dimension
+    columns = {column_of(dimension, view): dimension for dimension in names_by_dimension for view in ("initiator", "executor")}
     spent = costs.select(pl.col(column).drop_nulls().unique().implode() for column in columns).collect()
     for column, dimension in columns.items():
-        known[dimension].update(spent[column][0])
-    return known
+        names_by_dimension[dimension].update(spent[column][0])
+    return names_by_dimension
 
 
 def notes(books: Books, terms: Mapping[str, Terms]) -> dict[str, list[str]]:
     """What somebody should know of budgets: names that nobody has heard of, and budgets that count the same cost twice. By budget id."""
     if not terms:
         return {}
-    known = {dimension: {names.key(name) for name in found} for dimension, found in read(books).items()}
-    result = {budget_id: _unknown(one, known) for budget_id, one in terms.items()}
+    names_by_dimension = {
+        dimension: {names.key(name) for name in dimension_names} for dimension, dimension_names in read(books).items()
+    }
+    result = {budget_id: _unknown(one, names_by_dimension) for budget_id, one in terms.items()}
     for (first_id, first), (second_id, second) in combinations(terms.items(), 2):
         if _measure(first) == _measure(second) and _meet(first, second):
             result[first_id].append(f"overlaps {second.name}: the same cost counts against both")
@@ -41,11 +43,11 @@ def notes(books: Books, terms: Mapping[str, Terms]) -> dict[str, list[str]]:
     return result
 
 
-def _unknown(terms: Terms, known: Mapping[str, set[str]]) -> list[str]:
+def _unknown(terms: Terms, names_by_dimension: Mapping[str, set[str]]) -> list[str]:
     return [
         f"no {dimension} {name!r} is registered or has spent so far"
         for dimension, name in terms.scopes.items()
-        if dimension in known and names.key(name) not in known[dimension]
+        if dimension in names_by_dimension and names.key(name) not in names_by_dimension[dimension]
     ]
 
 

@@ -87,15 +87,15 @@ def _require_acyclic(nodes: Mapping[str, Node], node: Node) -> None:
 
 def _require_inside(child: Terms, parent: Terms, team_of: Mapping[str, str]) -> None:
     """What counts against the child counts against the parent, too."""
-    where = f"{child.name}: parent"
+    place = f"{child.name}: parent"
     if child.view != parent.view:
         raise UsageError(
-            f"it counts the {child.view}'s cost and {parent.name} the {parent.view}'s", where=where, remedy="choose one view"
+            f"it counts the {child.view}'s cost and {parent.name} the {parent.view}'s", where=place, remedy="choose one view"
         )
     if child.level < parent.level or (child.level == parent.level and len(child.scopes) < len(parent.scopes)):
         raise UsageError(
             f"{child.described} is no part of {parent.described}",
-            where=where,
+            where=place,
             remedy="budgets nest as organisation, team, agent, workflow, chain",
         )
     for dimension, name in parent.scopes.items():
@@ -107,12 +107,12 @@ def _require_inside(child: Terms, parent: Terms, team_of: Mapping[str, str]) -> 
             told_name = "any" if own_name is None else own_name
             raise UsageError(
                 f"{parent.name} is about {dimension} {name}, and this one about {told_name}",
-                where=where,
+                where=place,
                 remedy="choose another parent",
             )
     if _LENGTHS.index(child.period) > _LENGTHS.index(parent.period) and "range" not in (child.period, parent.period):
         raise UsageError(
-            f"a {child.period} is longer than the {parent.period} of {parent.name}", where=where, remedy="choose a shorter period"
+            f"a {child.period} is longer than the {parent.period} of {parent.name}", where=place, remedy="choose a shorter period"
         )
 
 
@@ -120,7 +120,7 @@ def _require_room(parent: Node, children: Sequence[Node], candidate: Node | None
     """Children of the parent's own period together, and each of a shorter one by itself, are not more than the parent."""
     bound = [child for child in children if not child.terms.exceeds_parent]
     amounts = {child.budget_id: _in_currency_of(parent, child, exchange) for child in bound}
-    together = [child for child in bound if _shares_window(child.terms, parent.terms)]
+    sharing_children = [child for child in bound if _shares_window(child.terms, parent.terms)]
     if candidate is not None and candidate not in bound:
         return
     for child in [candidate] if candidate is not None else bound:
@@ -131,10 +131,10 @@ def _require_room(parent: Node, children: Sequence[Node], candidate: Node | None
                 where=f"{(candidate or parent).terms.name}: amount",
                 remedy="lower it, raise the parent, or allow it (exceeds_parent)",
             )
-    used = sum((amounts[child.budget_id] for child in together), Decimal(0))
-    if used <= parent.limit or (candidate is not None and candidate not in together):
+    used = sum((amounts[child.budget_id] for child in sharing_children), Decimal(0))
+    if used <= parent.limit or (candidate is not None and candidate not in sharing_children):
         return
-    parts = ", ".join(f"{child.terms.name} {readable_amounts(amounts[child.budget_id])[0]}" for child in together)
+    parts = ", ".join(f"{child.terms.name} {readable_amounts(amounts[child.budget_id])[0]}" for child in sharing_children)
     limit, sum_text, over = readable_amounts(parent.limit, used, used - parent.limit)
     raise UsageError(
         f"{parent.terms.name} has {limit} {parent.terms.currency}, and its budgets {sum_text} together ({parts}): {over} too much",

@@ -74,10 +74,10 @@ def outlooks(questions: Sequence[Question]) -> list[Outlook]:
     """The outlook of each question; those that are alike are forecast together."""
     from ledger.forecast import MIN_WEEKS, WEEK  # numpy takes a tenth of a second to import
 
-    known = [_known(question) for question in questions]
+    facts_list = [_known(question) for question in questions]
     results: list[Outlook] = [Outlook()] * len(questions)
     alike: dict[tuple[int, int, int], list[int]] = defaultdict(list)
-    for number, (question, facts) in enumerate(zip(questions, known, strict=True)):
+    for number, (question, facts) in enumerate(zip(questions, facts_list, strict=True)):
         weeks = len(facts.days) // WEEK
         if question.days_ahead <= 0:
             results[number] = _with_exhaustion(question, facts, [], facts.spent, facts.spent, facts.spent)
@@ -90,13 +90,13 @@ def outlooks(questions: Sequence[Question]) -> list[Outlook]:
         else:
             results[number] = _with_exhaustion(question, facts, [], None, None, None)
     for (weeks, days_ahead, days_between), numbers in alike.items():
-        _learn(questions, known, results, numbers, weeks * WEEK, days_ahead, days_between)
+        _learn(questions, facts_list, results, numbers, weeks * WEEK, days_ahead, days_between)
     return results
 
 
 def _learn(
     questions: Sequence[Question],
-    known: Sequence[_Known],
+    facts_list: Sequence[_Known],
     results: list[Outlook],
     numbers: Sequence[int],
     history_days: int,
@@ -108,15 +108,15 @@ def _learn(
 
     from ledger.forecast import forecast
 
-    history = np.array([known[n].days[-history_days:] for n in numbers], dtype=np.float64)
-    pooled = forecast(history, days_ahead, skip=days_between, coverage=COVERAGE)
+    history = np.array([facts_list[n].days[-history_days:] for n in numbers], dtype=np.float64)
+    pooled_forecast = forecast(history, days_ahead, skip=days_between, coverage=COVERAGE)
     for row, number in enumerate(numbers):
-        facts = known[number]
+        facts = facts_list[number]
         total, low, high = (
             None if np.isnan(column[row]) else facts.whole_days + Decimal(str(column[row])).quantize(_PLACES)
-            for column in (pooled.total, pooled.low, pooled.high)
+            for column in (pooled_forecast.total, pooled_forecast.low, pooled_forecast.high)
         )
-        path = [Decimal(str(day)).quantize(_PLACES) for day in pooled.days[row][days_between:]]
+        path = [Decimal(str(day)).quantize(_PLACES) for day in pooled_forecast.days[row][days_between:]]
         results[number] = _with_exhaustion(questions[number], facts, path, total, low, high)
 
 

@@ -169,8 +169,8 @@ def converted(rows: pl.DataFrame, currency: str, exchange: Exchange, window: Win
             without_rate[source] = without_rate.get(source, Decimal(0)) + cost
         costs.append(amount)
     amounts = rows.with_columns(pl.Series("cost", costs, dtype=COSTS.schema["effective_cost"]), currency=pl.lit(currency))
-    known = amounts.filter(pl.col("cost").is_not_null()).group_by("at", "currency", "basis").agg(pl.col("cost").sum())
-    return Converted(known.sort("at", "basis"), {c: a for c, a in sorted(without_rate.items()) if a})
+    known_rows = amounts.filter(pl.col("cost").is_not_null()).group_by("at", "currency", "basis").agg(pl.col("cost").sum())
+    return Converted(known_rows.sort("at", "basis"), {c: a for c, a in sorted(without_rate.items()) if a})
 
 
 def require_rate(books: Books, terms: Terms) -> None:
@@ -196,7 +196,7 @@ def _exchanged(cost: Decimal, source: str, target: str, day: date, exchange: Exc
 
 def total(rows: pl.DataFrame, window: Window, basis: str | None = None) -> Decimal:
     """What was used within a window: on bills (`billed`), not on one yet (`estimated`), or both."""
-    within = rows.filter(pl.col("at") >= window.start, pl.col("at") < window.end)
+    window_rows = rows.filter(pl.col("at") >= window.start, pl.col("at") < window.end)
     if basis is not None:
-        within = within.filter(pl.col("basis") == basis)
-    return Decimal(str(within["cost"].sum() or 0))
+        window_rows = window_rows.filter(pl.col("basis") == basis)
+    return Decimal(str(window_rows["cost"].sum() or 0))

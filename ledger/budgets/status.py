@@ -96,8 +96,8 @@ class Candidate:
 
     def revision_at(self, at: datetime) -> BudgetRevision:
         """The revision in force at an instant: of those that had begun, the one recorded last; before all of them the first."""
-        begun = [r for r in self.revisions if not r.ended and (r.valid_from is None or r.valid_from <= at)]
-        return begun[-1] if begun else next(r for r in self.revisions if not r.ended)
+        begun_revisions = [r for r in self.revisions if not r.ended and (r.valid_from is None or r.valid_from <= at)]
+        return begun_revisions[-1] if begun_revisions else next(r for r in self.revisions if not r.ended)
 
 
 def budgets_in_force(books: Books) -> list[Candidate]:
@@ -144,8 +144,8 @@ def measure(
     choices = [_choice(candidate, moment, newest, instant, books.settings.report.timezone) for candidate in candidates]
     first = min(choice.window.start for choice in choices)
     spend = read_spend(books, first - timedelta(days=HISTORY_DAYS) if with_outlook else first)
-    held = holds.encumbered(books, [choice.budget_id for choice in choices], instant)
-    return _measured(_Measure(books, spend, held, instant), choices, spend, with_outlook=with_outlook)
+    holds_by_budget = holds.encumbered(books, [choice.budget_id for choice in choices], instant)
+    return _measured(_Measure(books, spend, holds_by_budget, instant), choices, spend, with_outlook=with_outlook)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +171,10 @@ def _choice(candidate: Candidate, moment: datetime, newest: datetime | None, ins
 class _Measure:
     """Measures budgets against spend that was read once for all of them."""
 
-    def __init__(self, books: Books, spend: Spend, held: Mapping[str, Decimal], instant: datetime) -> None:
+    def __init__(self, books: Books, spend: Spend, holds_by_budget: Mapping[str, Decimal], instant: datetime) -> None:
         self._books = books
         self._spend = spend
-        self._held = held
+        self._held = holds_by_budget
         self._timezone = books.settings.report.timezone
         self._spelling = Spelling(books)
         self._exchange = Exchange.of(books)
@@ -185,24 +185,26 @@ class _Measure:
     def standing(self, choice: _Choice) -> tuple[Standing, Question]:
         """A budget as it stands, without outlook and state, and the question that its outlook answers."""
         terms, window = choice.terms, choice.window
-        counted = converted(of_budget(self._spend, terms, self._spelling), terms.currency, self._exchange, window, self._timezone)
+        counted_rows = converted(
+            of_budget(self._spend, terms, self._spelling), terms.currency, self._exchange, window, self._timezone
+        )
         notes = tuple(
             f"{currency} {text(amount)} is not counted: no exchange rate into {terms.currency}"
-            for currency, amount in counted.without_rate.items()
+            for currency, amount in counted_rows.without_rate.items()
         )
-        billed, estimated = (total(counted.rows, window, basis) for basis in ("billed", "estimated"))
+        billed_cost, estimated_cost = (total(counted_rows.rows, window, basis) for basis in ("billed", "estimated"))
         run = dearest_run(self._books, terms, window, self._spelling) if terms.period == "chain" else None
         if terms.period == "chain":
-            billed, estimated = Decimal(0), Decimal(0) if run is None else run.cost
-        standing = Standing(
+            billed_cost, estimated_cost = Decimal(0), Decimal(0) if run is None else run.cost
+        status = Standing(
             budget_id=choice.budget_id,
             terms=terms,
             revision=choice.revision.revision,
             recorded_at=choice.revision.recorded_at,
             window=window if run is None else Window(run.start, run.end),
             amount=choice.limit,
-            billed=billed,
-            estimated=estimated,
+            billed=billed_cost,
+            estimated=estimated_cost,
             encumbered=self._held.get(choice.budget_id, Decimal(0)),
             outlook=Outlook(),
             state="no data",
@@ -210,18 +212,18 @@ class _Measure:
             notes=notes,
             chain_id=None if run is None else run.chain_id,
         )
-        return standing, Question(counted.rows, window, self._known_until, choice.limit, self._timezone)
+        return status, Question(counted_rows.rows, window, self._known_until, choice.limit, self._timezone)
 
-    def state(self, standing: Standing) -> str:
+    def state(self, status: Standing) -> str:
         """Whether it is within its limit."""
-        if not self._spend.has_data(standing.window):
+        if not self._spend.has_data(status.window):
             return "no data"
-        share = proportion(Decimal(1), standing.spent, standing.amount)
+        share = proportion(Decimal(1), status.spent, status.amount)
         if share >= 1:
             return "exceeded"
-        if standing.notes:
+        if status.notes:
             return "no rate"
-        thresholds = [t for t in thresholds_of(self._books, standing.terms) if t < 1]
+        thresholds = [t for t in thresholds_of(self._books, status.terms) if t < 1]
         return "warning" if share >= max(thresholds, default=Decimal(1)) else "ok"
 
 
@@ -231,11 +233,11 @@ def thresholds_of(books: Books, terms: Terms) -> Sequence[Decimal]:
 
 
 def _measured(measure: _Measure, choices: Sequence[_Choice], spend: Spend, *, with_outlook: bool) -> Measurement:
-    measured = [measure.standing(choice) for choice in choices]
-    has_outlook = [with_outlook and standing.terms.period not in _WITHOUT_OUTLOOK for standing, _ in measured]
-    answers = iter(outlooks([question for (_, question), wanted in zip(measured, has_outlook, strict=True) if wanted]))
-    judged = [
-        replace(standing, outlook=next(answers) if wanted else Outlook(), state=measure.state(standing))
-        for (standing, _), wanted in zip(measured, has_outlook, strict=True)
+    measured_pairs = [measure.standing(choice) for choice in choices]
+    has_outlook = [with_outlook and status.terms.period not in _WITHOUT_OUTLOOK for status, _ in measured_pairs]
+    answers = iter(outlooks([question for (_, question), is_asked in zip(measured_pairs, has_outlook, strict=True) if is_asked]))
+    statuses = [
+        replace(status, outlook=next(answers) if is_asked else Outlook(), state=measure.state(status))
+        for (status, _), is_asked in zip(measured_pairs, has_outlook, strict=True)
     ]
-    return Measurement(judged, {standing.budget_id: question.rows for standing, question in measured}, spend)
+    return Measurement(statuses, {status.budget_id: question.rows for status, question in measured_pairs}, spend)

@@ -143,7 +143,7 @@ TERM_COLUMNS: Final = tuple(Terms.model_fields)
 """Columns of `budget_revisions` that are terms."""
 
 
-def parse_terms(values: Mapping[str, Any], *, where: str = "") -> Terms:
+def parse_terms(values: Mapping[str, Any], *, place: str = "") -> Terms:
     """Terms out of a mapping. Raises `UsageError` that names the field and the remedy."""
     try:
         return Terms.model_validate(dict(values))
@@ -153,7 +153,7 @@ def parse_terms(values: Mapping[str, Any], *, where: str = "") -> Terms:
         field = ".".join(str(part) for part in first["loc"])
         if not field and ": " in message:
             field, message = message.split(": ", 1)
-        place = ": ".join(part for part in (where, field) if part)
+        place = ": ".join(part for part in (place, field) if part)
         remedy = f"one of: {', '.join(TERM_COLUMNS)}" if first["type"] == "extra_forbidden" else "see docs/budgets.md"
         raise UsageError(message, where=place, remedy=remedy) from error
 

@@ -65,7 +65,7 @@ def budgets_set(
         bool | None,
         typer.Option("--infrastructure/--no-infrastructure", help="Whether cost of no model counts, too.", show_default=False),
     ] = None,
-    shared: Annotated[
+    shared_cost: Annotated[
         bool | None, typer.Option("--shared/--no-shared", help="Whether shared cost counts.", show_default=False)
     ] = None,
     owner: Annotated[str | None, typer.Option(help="Who answers for it.", show_default=False)] = None,
@@ -93,7 +93,7 @@ def budgets_set(
         "on_outage": on_outage, "reason": reason,
     }  # fmt: skip
     flags = {
-        "infrastructure": infrastructure, "shared": shared, "owner": owner, "parent": parent, "exceeds_parent": exceeds_parent,
+        "infrastructure": infrastructure, "shared": shared_cost, "owner": owner, "parent": parent, "exceeds_parent": exceeds_parent,
         "thresholds": threshold or None, "recipients": recipient or None,
     }  # fmt: skip
     instants = {"range_start": start, "range_end": end, "valid_from": valid_from, "raised_until": until}
@@ -106,12 +106,12 @@ def budgets_set(
         tables.budgets([_change(books, name, _validated(values))])
 
 
-def _scopes(team: str, agent: str, others: list[str]) -> dict[str, str]:
+def _scopes(team: str, agent: str, scope_texts: list[str]) -> dict[str, str]:
     from ledger.budgets.terms import DIMENSIONS
     from ledger.errors import UsageError
 
     scopes = {dimension: name for dimension, name in (("team", team), ("agent", agent)) if name}
-    for text in others:
+    for text in scope_texts:
         dimension, equals, name = text.partition("=")
         if not equals or dimension not in DIMENSIONS:
             raise UsageError(
@@ -157,8 +157,8 @@ def _change(books: Books, name: str, change: BudgetChange) -> Budget:
         budget = change_budget(of_operator(books), name, change)
     except UsageError as error:
         field = error.where.rsplit(": ", 1)[-1]
-        where = error.where.replace(field, _OPTIONS[field]) if field in _OPTIONS else error.where
-        raise UsageError(error.what, where=where, remedy=error.remedy) from error
+        place = error.where.replace(field, _OPTIONS[field]) if field in _OPTIONS else error.where
+        raise UsageError(error.what, where=place, remedy=error.remedy) from error
     for note in budget.notes:
         say(f"{note[:1].upper()}{note[1:]}{_known(books, note)}")
     return budget
@@ -169,10 +169,16 @@ def _known(books: Books, note: str) -> str:
     from ledger.budgets import known_names
 
     dimension = note.split()[1]
-    known = sorted(known_names.read(books).get(dimension, ())) if note.startswith("no ") and "is registered" in note else None
-    if known is None:
+    known_list = (
+        sorted(known_names.read(books).get(dimension, ())) if note.startswith("no ") and "is registered" in note else None
+    )
+    if known_list is None:
         return ""
-    return f"; known are {', '.join(known[:12])}{', …' if len(known) > 12 else ''}" if known else "; none is known yet"
+    return (
+        f"; known are {', '.join(known_list[:12])}{', …' if len(known_list) > 12 else ''}"
+        if known_list
+        else "; none is known yet"
+    )
 
 
 def budgets_list(output: Format = "table", home: Home = None) -> None:

@@ -43,12 +43,12 @@ def people(books: Books) -> dict[str, dict[str, str]]:
     return {name: {"Authorization": f"Bearer {key}", "If-Match": "*"} for name, key in keys.items()}
 
 
-def put(http: Any, who: dict[str, str], name: str, **change: Any) -> Any:
-    return http.put(f"/v1/budgets/{name}", json=change, headers=who)
+def put(http: Any, headers: dict[str, str], name: str, **change: Any) -> Any:
+    return http.put(f"/v1/budgets/{name}", json=change, headers=headers)
 
 
-def decide(http: Any, who: dict[str, str], request_id: str, *, approve: bool = True) -> Any:
-    return http.post(f"/v1/budget-requests/{request_id}/decision", json={"approve": approve}, headers=who)
+def decide(http: Any, headers: dict[str, str], request_id: str, *, approve: bool = True) -> Any:
+    return http.post(f"/v1/budget-requests/{request_id}/decision", json={"approve": approve}, headers=headers)
 
 
 @pytest.fixture
@@ -61,9 +61,9 @@ def budget(http: Any, people: dict[str, dict[str, str]], request: pytest.Fixture
 
 def test_a_raise_above_the_share_awaits_a_second_person(http: Any, people: dict[str, dict[str, str]], budget: str) -> None:
     assert put(http, people["ada"], budget, amount="120").status_code == 200
-    asked = put(http, people["ada"], budget, amount="300", reason="launch")
-    assert (asked.status_code, asked.json()["amount"], asked.json()["revision"]) == (202, "120", 2)
-    pending = asked.json()["pending"]
+    request_answer = put(http, people["ada"], budget, amount="300", reason="launch")
+    assert (request_answer.status_code, request_answer.json()["amount"], request_answer.json()["revision"]) == (202, "120", 2)
+    pending = request_answer.json()["pending"]
     assert (pending["amount"], pending["current_amount"], pending["reason"], pending["state"]) == (
         "300",
         "120",
@@ -73,8 +73,8 @@ def test_a_raise_above_the_share_awaits_a_second_person(http: Any, people: dict[
     own = decide(http, people["ada"], pending["request_id"])
     assert (own.status_code, "somebody else must approve it" in own.text) == (403, True)
     assert decide(http, people["dan"], pending["request_id"]).status_code == 403
-    approved = decide(http, people["bo"], pending["request_id"])
-    assert (approved.status_code, approved.json()["amount"], approved.json()["revision"]) == (200, "300", 3)
+    approval = decide(http, people["bo"], pending["request_id"])
+    assert (approval.status_code, approval.json()["amount"], approval.json()["revision"]) == (200, "300", 3)
     assert "the request is approved" in decide(http, people["bo"], pending["request_id"]).text
     newest = http.get(f"/v1/budgets/{budget}/revisions", headers=people["ada"]).json()["rows"][0]
     assert (newest["reason"], newest["recorded_by"].startswith("key:")) == ("launch", True)
@@ -109,9 +109,9 @@ def test_a_request_lapses_and_one_of_an_older_version_is_refused(
 def test_a_temporary_raise_is_asked_for_and_every_step_is_audited(
     books: Books, http: Any, people: dict[str, dict[str, str]], budget: str
 ) -> None:
-    asked = put(http, people["ada"], budget, amount="400", raised_until="2126-01-01T00:00:00Z").json()["pending"]
-    approved = decide(http, people["bo"], asked["request_id"]).json()
-    assert (approved["amount"], approved["base_amount"], approved["raised_until"]) == ("400", "100", "2126-01-01T00:00:00Z")
+    request_answer = put(http, people["ada"], budget, amount="400", raised_until="2126-01-01T00:00:00Z").json()["pending"]
+    approval = decide(http, people["bo"], request_answer["request_id"]).json()
+    assert (approval["amount"], approval["base_amount"], approval["raised_until"]) == ("400", "100", "2126-01-01T00:00:00Z")
     with books.database.session() as session:
         actions = session.scalars(sa.select(db.Audit.action).where(db.Audit.subject == budget).order_by(db.Audit.sequence)).all()
     assert actions == ["budget.add", "budget.ask", "budget.change", "budget.approve"]
@@ -122,15 +122,15 @@ def test_names_are_those_of_the_ledger_and_others_are_flagged(http: Any, people:
     assert (names["team"], names["model"]) == (["Care", "Data", "Dev"], ["M"])
     assert http.get("/v1/budget-names", headers=people["ada"]).json()["names"]["team"] == ["Care"]
     terms = TERMS | {"name": "slip", "scopes": {"team": "Care", "model": "gtp"}}
-    made = http.post("/v1/budgets", json=terms, headers=people["ada"]).json()
-    assert made["notes"] == ["no model 'gtp' is registered or has spent so far"]
+    answer = http.post("/v1/budgets", json=terms, headers=people["ada"]).json()
+    assert answer["notes"] == ["no model 'gtp' is registered or has spent so far"]
     http.delete("/v1/budgets/slip", headers=people["ada"])
 
 
 def test_budgets_about_the_same_cost_are_told(http: Any, people: dict[str, dict[str, str]]) -> None:
     terms = TERMS | {"scopes": {"agent": "support-bot", "team": "care"}, "period": "day"}
-    _, made = (http.post("/v1/budgets", json=terms | {"name": name}, headers=people["cyd"]) for name in ("first", "second"))
-    assert made.json()["notes"] == ["overlaps first: the same cost counts against both"]
+    _, answer = (http.post("/v1/budgets", json=terms | {"name": name}, headers=people["cyd"]) for name in ("first", "second"))
+    assert answer.json()["notes"] == ["overlaps first: the same cost counts against both"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ D = Decimal
 
 def terms(name: str = "b", amount: str = "1", **fields: Any) -> Terms:
     """Terms of a budget on the team Care, unless said otherwise."""
-    return parse_terms({"name": name, "amount": amount, "scopes": {"team": "Care"}, "currency": "USD"} | fields, where=name)
+    return parse_terms({"name": name, "amount": amount, "scopes": {"team": "Care"}, "currency": "USD"} | fields, place=name)
 
 
 def add(books: Books, *all_terms: Terms) -> None:
@@ -40,14 +40,14 @@ def at_hour(hour: datetime, amount: str, **fields: Any) -> dict[str, Any]:
 
 
 def by_name(books: Books, at: datetime | None = None) -> dict[str, Standing]:
-    return {standing.terms.name: standing for standing in standings(books, at, with_outlook=False)}
+    return {status.terms.name: status for status in standings(books, at, with_outlook=False)}
 
 
 def test_the_contract_has_its_keys_and_funds_available_are_what_is_left(books: Books) -> None:
     publish(books, [*WORKED_EXAMPLE, cost("0.002", basis="estimated", **SUPPORT)])
     add(books, terms(amount="0.05"))
-    (standing,) = standings(books)
-    row = standing.row()
+    (status,) = standings(books)
+    row = status.row()
     assert tuple(row) == STATUS_KEYS
     assert (row["budget"], row["revision"], row["currency"], row["state"]) == ("b", 1, "USD", "ok")
     assert (row["period_start"], row["period_end"]) == (datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
@@ -88,8 +88,8 @@ def test_scopes_are_compared_whole_and_combined(books: Books, fields: dict[str, 
         ],
     )
     add(books, terms(amount="10", **fields))
-    expected = D(spent) + (D("0.7") if fields["scopes"].get("organisation") else 0)
-    assert by_name(books)["b"].spent == expected
+    amount = D(spent) + (D("0.7") if fields["scopes"].get("organisation") else 0)
+    assert by_name(books)["b"].spent == amount
 
 
 def test_windows_of_every_period_hold_their_hours(books: Books) -> None:
@@ -101,7 +101,7 @@ def test_windows_of_every_period_hold_their_hours(books: Books) -> None:
         *(terms(p, "10", period=p) for p in ("hour", "day", "week", "month", "quarter", "year")),
         terms("range", "10", period="range", **span),
     )
-    spent = {name: standing.spent for name, standing in by_name(books, HOUR + timedelta(minutes=59)).items()}
+    spent = {name: status.spent for name, status in by_name(books, HOUR + timedelta(minutes=59)).items()}
     assert spent == {"hour": 1, "day": 2, "week": 3, "month": 4, "quarter": 4, "year": 5, "range": 3}
 
 
@@ -128,10 +128,10 @@ def test_states_and_no_data(books: Books) -> None:
     assert by_name(books)["empty"].state == "no data"
     publish(books, WORKED_EXAMPLE)
     add(books, terms("over", "0.018"), terms("near", "0.02"), terms("own", "0.02", thresholds=["0.95"]), terms("fine", "1"))
-    states = {name: standing.state for name, standing in by_name(books).items()}
+    states = {name: status.state for name, status in by_name(books).items()}
     assert states == {"empty": "ok", "over": "exceeded", "near": "warning", "own": "ok", "fine": "ok"}
     later = by_name(books, datetime(2026, 12, 24, tzinfo=UTC))
-    assert {standing.state for standing in later.values()} == {"no data"}
+    assert {status.state for status in later.values()} == {"no data"}
 
 
 def test_a_late_hour_raises_the_window_it_was_used_in(books: Books) -> None:
@@ -148,9 +148,9 @@ def test_amounts_are_converted_at_the_rate_of_their_day_and_what_has_none_is_tol
         books, [*WORKED_EXAMPLE[:1], at_hour(HOUR, "2", currency="EUR"), at_hour(HOUR + timedelta(days=1), "3", currency="EUR")]
     )
     add(books, terms(amount="10"), terms("over", "0.001"))
-    standing = by_name(books)["b"]
-    assert (standing.spent, standing.state) == (D("0.006"), "no rate")
-    assert standing.notes == ("EUR 5 is not counted: no exchange rate into USD",)
+    status = by_name(books)["b"]
+    assert (status.spent, status.state) == (D("0.006"), "no rate")
+    assert status.notes == ("EUR 5 is not counted: no exchange rate into USD",)
     assert by_name(books)["over"].state == "exceeded", "what is known is enough to say so"
     rates = "date,from,to,rate\n2026-10-05,EUR,USD,1.25\n2026-10-06,EUR,USD,1.5\n"
     exchange_rates.import_text(books, rates, uri="rates.csv", actor="test")
@@ -182,8 +182,10 @@ def test_a_temporary_raise_ends_by_itself(books: Books) -> None:
     with books.database.session() as session:
         budget = revisions.require(session, "b")
         revisions.revise(session, budget, terms(amount="5"), Change("test", raised_until=future))
-        renamed = revisions.revise(session, budget, terms("c", amount="5"), Change("test"))
-        assert (renamed.name, revisions.newest(session, renamed).amount) == ("c", D(1)), "renaming makes no raise permanent"
+        renamed_budget = revisions.revise(session, budget, terms("c", amount="5"), Change("test"))
+        assert (renamed_budget.name, revisions.newest(session, renamed_budget).amount) == ("c", D(1)), (
+            "renaming makes no raise permanent"
+        )
     assert by_name(books)["c"].amount == 5
     with books.database.session() as session:
         revisions.revise(session, revisions.require(session, "c"), terms("c", amount="7"), Change("test", raised_until=past))
@@ -195,23 +197,23 @@ def test_forecast_and_exhaustion_follow_the_days_before(books: Books) -> None:
     first = datetime(2026, 5, 14, tzinfo=UTC)
     publish(books, [at_hour(first + timedelta(days=n), "10") for n in range(154)])
     add(books, terms(amount="200"), terms("large", "1000"), terms("spent", "140"), terms("day", "20", period="day"))
-    found = {standing.terms.name: standing for standing in standings(books)}
-    outlook = found["b"].outlook
-    assert (found["b"].spent, outlook.forecast, outlook.exhausted_at) == (D(140), D(310), datetime(2026, 10, 21, tzinfo=UTC))
+    statuses = {status.terms.name: status for status in standings(books)}
+    outlook = statuses["b"].outlook
+    assert (statuses["b"].spent, outlook.forecast, outlook.exhausted_at) == (D(140), D(310), datetime(2026, 10, 21, tzinfo=UTC))
     assert outlook.low is not None
     assert outlook.high is not None
     assert outlook.low <= 310 <= outlook.high
-    assert found["large"].outlook.exhausted_at is None
-    assert found["spent"].outlook.exhausted_at == datetime(2026, 10, 14, tzinfo=UTC)
-    assert found["day"].outlook.forecast == 10
+    assert statuses["large"].outlook.exhausted_at is None
+    assert statuses["spent"].outlook.exhausted_at == datetime(2026, 10, 14, tzinfo=UTC)
+    assert statuses["day"].outlook.forecast == 10
 
 
 def test_of_runs_the_dearest_counts(books: Books) -> None:
     write_worked_example(books)
     add(books, terms(amount="0.001", period="chain"), terms("others", scopes={"team": "Nobody"}, period="chain"))
-    standing = by_name(books)["b"]
-    assert (standing.chain_id is not None, standing.billed) == (True, D(0))
-    assert standing.spent > 0
+    status = by_name(books)["b"]
+    assert (status.chain_id is not None, status.billed) == (True, D(0))
+    assert status.spent > 0
     assert by_name(books)["others"].spent == 0
 
 
