@@ -43,6 +43,7 @@ from api.routes import (
     provider_login,
     read,
     receive,
+    reservations,
     rules,
     sources,
     state,
@@ -97,6 +98,7 @@ def create_app(
     app.include_router(state.router(books.settings, receiver_spool), dependencies=strict_document)
     app.include_router(budgets.reading(books.settings), dependencies=strict_document)
     app.include_router(alerts.reading(), dependencies=strict_document)
+    app.include_router(reservations.reading(), dependencies=strict_document)
     app.include_router(imports.reading(), dependencies=strict_document)
     app.include_router(rules.reading(operations.rules), dependencies=strict_document)
     app.include_router(prices.reading(operations.prices), dependencies=strict_document)
@@ -109,6 +111,7 @@ def create_app(
     app.include_router(budgets.writing(), dependencies=changing)
     app.include_router(erasures.router(operations.erasures), dependencies=changing)
     app.include_router(alerts.writing(), dependencies=changing)
+    app.include_router(reservations.writing(), dependencies=changing)
     app.include_router(imports.writing(), dependencies=changing)
     app.include_router(prices.writing(operations.prices), dependencies=changing)
     app.include_router(rules.writing(operations.rules), dependencies=changing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from api import models
 from api.client_budgets import Budgets
 from api.client_connection import if_match, segment
+from api.client_reservations import Reservations
 from api.models import Page, RegistryImported
 from api.models.prices import Origin
 from ledger.settings import SharedRule
@@ -12,7 +13,7 @@ from ledger.settings import SharedRule
 _CSV = "text/csv"
 
 
-class Management(Budgets):
+class Management(Budgets, Reservations):
     """What changes something, and what is listed in order to change it."""
 
     # sources

@@ -37,6 +37,12 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
         meaning="The body of the request took longer than `serve.request_seconds`.",
         remedy="Send smaller bodies, or raise the setting.",
     ),
+    "budget-exceeded": _type(
+        402,
+        title="A budget has too little left",
+        meaning="A hard budget has less left than the reservation asks for. `detail` names the budget, what is left of what, and what was asked.",
+        remedy="Ask for less, wait for the next period, or have the budget raised by who `remedy` names. Sent again as it is, it is refused again.",
+    ),
     "busy": _type(
         409,
         429,

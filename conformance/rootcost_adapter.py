@@ -12,10 +12,15 @@ import tempfile
 import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+import sqlalchemy as sa
+
 from api import queries
+from api.changes import add_budget
+from api.models import NewBudget
 from api.queries import of_operator
 from api.queries.gate import published
 from attribution.run import attribute
@@ -24,7 +29,9 @@ from ingest.prices.updates import apply_update, compare
 from ingest.run import ingest
 from ledger import registry
 from ledger.books import Books
+from ledger.budgets import reservations
 from ledger.published import PublishedMonth
+from ledger.reservation_tables import Reservation
 from ledger.settings import AttributionSettings, IngestSettings, Settings, load
 from ledger.tables import COSTS
 
@@ -40,6 +47,8 @@ VIEWS: tuple[Literal["initiator", "executor"], ...] = ("initiator", "executor")
 
 def main(given: Path, out: Path) -> int:
     """Draws the input up; returns the exit code."""
+    if (given / "requests.csv").is_file():
+        return _decide(given, out)
     if strange := [name for delivery in _deliveries(given) for name in _files(delivery) if name.split("-")[0] not in KNOWN]:
         print(f"no reader for {strange[0]}", file=sys.stderr)
         return NOT_CLAIMED
@@ -56,6 +65,56 @@ def main(given: Path, out: Path) -> int:
             for number, months in after.items():
                 _write(out / f"costs-after-{number}.csv", _costs_as_published(books, months))
     return 0
+
+
+def _decide(given: Path, out: Path) -> int:
+    """F32: asks the budgets, in order, and writes what each step was answered and what is held and committed then."""
+    with tempfile.TemporaryDirectory(prefix="rootcost-conformance-") as folder, Books.open(folder) as books:
+        limits = {row["budget"]: row for row in _read(given / "budgets.csv")}
+        for name, row in limits.items():
+            budget = NewBudget(
+                name=name, scopes={"team": row["team"]}, amount=Decimal(row["cap"]), currency=row["currency"], enforcement="hard"
+            )
+            add_budget(of_operator(books), budget)
+        decisions = [
+            {"step": row["step"], "decision": _asked(books, row, limits[row["budget"]]), **_sums(books)}
+            for row in _read(given / "requests.csv")
+        ]
+    with (out / "decisions.csv").open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.DictWriter(lines, ["step", "decision", "reserved", "committed"])
+        writer.writeheader()
+        writer.writerows(decisions)
+    return 0
+
+
+def _asked(books: Books, row: dict[str, str], limit: dict[str, str]) -> str:
+    """One request, and its answer."""
+    if row["request"] == "commit":
+        reservations.commit(books, row["id"], Decimal(row["amount"]))
+        return "done"
+    if row["request"] == "release":
+        reservations.release(books, row["id"])
+        return "done"
+    request = reservations.Request({"team": limit["team"]}, Decimal(row["amount"]), limit["currency"], 3600, row["id"])
+    try:
+        reservations.reserve(books, request, "conformance")
+    except reservations.BudgetRefusedError:
+        return "denied"
+    return "granted"
+
+
+def _sums(books: Books) -> dict[str, str]:
+    """What is held and committed, as the ledger's database has it."""
+    with books.database.session() as session:
+        rows = list(session.scalars(sa.select(Reservation)))
+    held = sum((row.amount for row in rows if row.state == reservations.OPEN), Decimal(0))
+    committed = sum((row.cost or Decimal(0) for row in rows), Decimal(0))
+    return {"reserved": f"{held:f}", "committed": f"{committed:f}"}
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 def _settings(home: Path, asked: Path) -> Settings:

@@ -39,6 +39,7 @@ EXCLUDED_MODULES = frozenset(
         "recount",
         "recovery",
         "removal",
+        "reservation_tables",
         "retention",
         "spool",
         "table_log",

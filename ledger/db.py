@@ -25,6 +25,8 @@ from ledger.budget_tables import BudgetRequest as BudgetRequest
 from ledger.budget_tables import BudgetRevision as BudgetRevision
 from ledger.errors import StoreUnreachable
 from ledger.filesystem import make_folder
+from ledger.reservation_tables import Reservation as Reservation
+from ledger.reservation_tables import ReservationLevel as ReservationLevel
 from ledger.upgrade import upgrade
 
 T = TypeVar("T")

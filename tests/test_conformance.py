@@ -101,8 +101,7 @@ def test_the_runner_drives_the_real_command() -> None:
 @pytest.mark.slow
 def test_without_a_command_it_is_ours_with_our_list_of_gaps() -> None:
     told = run("--only", "F32", code=0).stdout
-    assert "not met" in told
-    assert "reserve" in told
+    assert "1 pass" in told
 
 
 NAIVE = """

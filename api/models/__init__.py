@@ -82,6 +82,7 @@ from api.models.facts import AgentEntry, ExchangeRate, OwnerRecord, RatesImporte
 from api.models.forecasts import ForecastMethod, ForecastRow, ForecastTable
 from api.models.gaps import ChannelSummary, CounterGap, GapRow, Gaps
 from api.models.prices import PriceBook, PriceChange, PriceRow, PricesImported, StagedDecision, StagedPrice, StagedSelection
+from api.models.reservations import Commitment, NewReservation, ReservationRow
 from api.models.rules import NewRule, RuleEffect, RuleRow, RulesDraft, RulesEffect, RuleTerms, RuleVersionRow
 from api.models.sources import (
     NewSource,
@@ -140,6 +141,7 @@ __all__ = [
     "ChainTree",
     "ChannelSummary",
     "ClassTotal",
+    "Commitment",
     "ConfirmedErasure",
     "CostRow",
     "CostTable",
@@ -180,6 +182,7 @@ __all__ = [
     "NewBudget",
     "NewKey",
     "NewMute",
+    "NewReservation",
     "NewRule",
     "NewSource",
     "NewUser",
@@ -199,6 +202,7 @@ __all__ = [
     "ReasonTotal",
     "RegistryImported",
     "Remainder",
+    "ReservationRow",
     "RoleRow",
     "RuleEffect",
     "RuleRow",

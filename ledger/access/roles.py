@@ -36,6 +36,8 @@ class Permission(StrEnum):
     """Add, change, pause, run and remove sources."""
     TELEMETRY_WRITE = "telemetry:write"
     """Send spans, metrics and gateway payloads."""
+    RESERVATIONS_WRITE = "reservations:write"
+    """Reserve budget for calls, and say what they cost."""
     SERVICE_READ = "service:read"
     """See the metrics of the service."""
     AUDIT_READ = "audit:read"
@@ -59,12 +61,13 @@ ROLES: Final[Mapping[str, frozenset[Permission]]] = {
         _P.SOURCES_READ,
         _P.SOURCES_WRITE,
         _P.TELEMETRY_WRITE,
+        _P.RESERVATIONS_WRITE,
         _P.SERVICE_READ,
         _P.BOOKS_READ,
     },
     "admin": frozenset(_P),
     "auditor": frozenset(p for p in _P if p.value.endswith(":read")),
-    "ingest": frozenset({_P.TELEMETRY_WRITE}),
+    "ingest": frozenset({_P.TELEMETRY_WRITE, _P.RESERVATIONS_WRITE}),
 }
 """Permissions of each role. `ingest` is for keys of senders, which can only send."""
 
@@ -74,6 +77,6 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "platform": "sets budgets, keeps agents and sources, sends telemetry",
     "admin": "may do everything, and says who may do what",
     "auditor": "sees everything, and changes nothing",
-    "ingest": "sends telemetry, and sees nothing",
+    "ingest": "sends telemetry, reserves budget for its calls, and sees nothing",
 }
 """A sentence on each role, for tables of roles."""

@@ -26,7 +26,7 @@ _Reason = Annotated[str, typer.Option("--reason", help="Why; it stands with the 
 
 def add_to(app: typer.Typer) -> None:
     """Registers these commands."""
-    from rootcost.commands import budgets_file
+    from rootcost.commands import budget_holds, budgets_file
 
     budgets = typer.Typer(no_args_is_help=True, help="Budgets of teams, agents and others: limits, and how they stand.")
     commands: dict[str, tuple[Callable[..., None], str]] = {
@@ -41,6 +41,7 @@ def add_to(app: typer.Typer) -> None:
     for name, (command, example) in commands.items():
         budgets.command(name, epilog=f"Example: rootcost budgets {name} {example}")(command)
     budgets_file.add_to(budgets)
+    budget_holds.add_to(budgets)
     app.add_typer(budgets, name="budgets")
 
 

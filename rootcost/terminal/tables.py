@@ -23,7 +23,7 @@ from rootcost.terminal.terminal_console import TerminalConsole
 if TYPE_CHECKING:
     import polars as pl
 
-    from api.models import Agents, Budget, BudgetRequestRow, BudgetRevisionRow, ProblemRow, RunRow
+    from api.models import Agents, Budget, BudgetRequestRow, BudgetRevisionRow, ProblemRow, ReservationRow, RunRow
     from attribution.monitoring.run_diff import Difference
     from ledger.budgets.status import Standing
 
@@ -320,6 +320,15 @@ def budget_requests(rows: Sequence[BudgetRequestRow]) -> None:
     columns = ["request_id", "budget", "current_amount", "amount", "currency", "asked_by", "reason", "expires"]
     table_rows = ({**row.model_dump(), "expires": f"{row.expires_at:%Y-%m-%d %H:%M}"} for row in rows)
     draw(table(columns, table_rows, money=["current_amount", "amount"], keep=["request_id"]))
+
+
+def reservations(rows: Sequence[ReservationRow]) -> None:
+    """Money that is held."""
+    columns = ["reservation_id", "state", "for", "amount", "currency", "deadline"]
+    table_rows = (
+        {**row.model_dump(), "for": ", ".join(row.scopes.values()), "deadline": f"{row.deadline:%Y-%m-%d %H:%M}"} for row in rows
+    )
+    draw(table(columns, table_rows, money=["amount"], keep=["reservation_id"]))
 
 
 def runs(rows: Sequence[RunRow]) -> None:

@@ -281,10 +281,9 @@ def _problems(gateway: Proxy, books: Books, receiver: Receiver) -> list[str]:
         if uncertain_count >= 0 and len(uncertain) - known_count != uncertain_count:
             problems.append(f"{name}: {len(uncertain) - known_count} uncertain instead of {uncertain_count}")
         known_count = len(uncertain)
-    deadline = time.monotonic() + 10
-    while sums.get("committed") != receiver.cost() and time.monotonic() < deadline:
-        time.sleep(0.5)
-        sums, _, _ = books.read()
-    if sums.get("committed") != receiver.cost():
-        problems.append(f"the store has {sums.get('committed')} committed, the log {receiver.cost()}")
+    # The log also has the gateway's guess at a stream whose client left; the store counts that as uncertain, with its whole hold.
+    time.sleep(3)
+    sums, _, _ = books.read()
+    if not 0 <= receiver.cost() - sums["committed"] <= sums["uncertain"]:
+        problems.append(f"the store has {sums}, the log {receiver.cost()}")
     return problems

@@ -82,6 +82,7 @@ READINGS = {
     "/v1/forecast": ["month=2026-10&by=team", "month=2026-11&by=currency"],
     "/v1/freshness": [""],
     "/v1/me": [""],
+    "/v1/reservations": [""],
     "/v1/overview": ["", "view=executor"],
     "/v1/roles": [""],
     "/v1/sessions": [""],
