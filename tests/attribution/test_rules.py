@@ -630,7 +630,7 @@ def test_ch7_of_two_trusted_claims_of_one_call_that_of_its_own_span_counts(books
     """The span that started last stands nearest to the request, whichever of the two reports more; the other speaks where it is silent."""
     request = {"request_ids": '["x"]', "output_tokens": None}
     first = call(1, 1, None, 1000, claimed_agent="coder", start_time=at(10), **request)
-    last = call(1, 2, None, None, claimed_agent=last_claim, start_time=at(10, 30), **request)
+    last = span(1, 2, **SONNET, claimed_agent=last_claim, start_time=at(10, 30), **request)
     configure(books, ingest=IngestSettings(trusted_sources=["otlp"]))
     write(books, spans=spans(first, last), charges=charges(charge("0.003", tokens_k="1")), owners=OWNERS)
     attribute(books)
