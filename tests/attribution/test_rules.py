@@ -628,7 +628,7 @@ def test_ch7_trust_follows_the_signal_that_carries_the_claim(books: Books) -> No
 @pytest.mark.parametrize("last_claim", ["support-bot", None])
 def test_ch7_of_two_trusted_claims_of_one_call_that_of_its_own_span_counts(books: Books, last_claim: str | None) -> None:
     """The span that started last stands nearest to the request, whichever of the two reports more; the other speaks where it is silent."""
-    request = {"request_ids": '["x"]', "output_tokens": None}
+    request: dict[str, Any] = {"request_ids": '["x"]', "output_tokens": None}
     first = call(1, 1, None, 1000, claimed_agent="coder", start_time=at(10), **request)
     last = span(1, 2, **SONNET, claimed_agent=last_claim, start_time=at(10, 30), **request)
     configure(books, ingest=IngestSettings(trusted_sources=["otlp"]))
