@@ -66,12 +66,13 @@ def forget(folder: Path) -> None:
                 session.execute(sa.delete(row))
 
 
-def ours(folder: Path) -> dict[str, object]:
-    """One attribution run, as `rootcost attribute` makes it."""
+def ours(folder: Path, *, spans_away: bool = False) -> dict[str, object]:
+    """One attribution run, as `rootcost attribute` makes it; with `spans_away` no file of a span can be read meanwhile."""
     from attribution.run import attribute
     from ledger.books import Books
 
-    with Books.open(folder / "home") as books:
+    # The files go once the books are open: whoever opens books repairs tables whose files are missing.
+    with Books.open(folder / "home") as books, without_spans(folder) if spans_away else contextlib.nullcontext():
         began = time.perf_counter()
         report = attribute(books, [MONTH])
         seconds = time.perf_counter() - began
@@ -203,11 +204,11 @@ def run_step(step: str, folder: Path) -> None:
 
     importlib.import_module("polars")
     before = 0.0
-    if step == "ours":
+    if step.startswith("ours"):
         import attribution.run  # noqa: F401
 
         before = _cpu()
-        told = ours(folder)
+        told = ours(folder, spans_away=step == "ours-without-spans")
     elif step.startswith("peer"):
         import duckdb  # noqa: F401
 
@@ -267,12 +268,12 @@ def main() -> None:
             line |= measured(folder, "agree")
         print(json.dumps(line), flush=True)
         measured(folder, "restate")
-        with without_spans(folder):
-            print(json.dumps({"restated month, span files taken away": measured(folder, "ours")}), flush=True)
+        print(json.dumps({"restated month, span files taken away": measured(folder, "ours-without-spans")}), flush=True)
         measured(folder, "hold")
         measured(folder, "ours")
         measured(folder, "late")
         late = measured(folder, "ours")
+        assert late["spans_read"], "the late day was not noticed"
         share = round(float(str(late["seconds"])) / float(str(whole["seconds"])), 3)
         print(json.dumps({"late day": late, "share_of_full_time": share}), flush=True)
 

@@ -102,8 +102,14 @@ def normalize(text: str) -> str:
 
 
 @cache
-def _vocabulary(name: str, key: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple((row[key], re.compile(row["pattern"], re.IGNORECASE)) for row in table(name))
+def _compiled(expression: str) -> re.Pattern[str]:
+    """An expression of the tables, compiled when it is first looked for: a bill needs those of its own provider."""
+    return re.compile(expression, re.IGNORECASE)
+
+
+def _first_named(name: str, key: str, words: str) -> str | None:
+    """The `key` of the first row of a table whose pattern occurs in the words."""
+    return next((row[key] for row in table(name) if _compiled(row["pattern"]).search(words)), None)
 
 
 def meter_of(text: str) -> str | None:
@@ -112,8 +118,7 @@ def meter_of(text: str) -> str | None:
     >>> [meter_of(t) for t in ("Input Tokens, Cache Write", "uncached_input_tokens", "cchd Inp glbl", "Thinking Text Output", "LCU")]
     ['cache_write_5m_tokens', 'input_tokens', 'cache_read_tokens', 'reasoning_tokens', None]
     """
-    words = normalize(text)
-    return next((meter for meter, pattern in _vocabulary("meters", "meter") if pattern.search(words)), None)
+    return _first_named("meters", "meter", normalize(text))
 
 
 def tier_of(text: str) -> str | None:
@@ -122,8 +127,7 @@ def tier_of(text: str) -> str | None:
     >>> tier_of("USE1-Nova2Lite-output-tokens-flex"), tier_of("gpt 4o 0806 BatchInp glbl"), tier_of("NovaPro-input-tokens")
     ('flex', 'batch', None)
     """
-    words = normalize(text)
-    return next((tier for tier, pattern in _vocabulary("tiers", "service_tier") if pattern.search(words)), None)
+    return _first_named("tiers", "service_tier", normalize(text))
 
 
 _CONTEXT = re.compile(r"(?:above|over|>)[-_ ]?(\d+)[-_ ]?k|\(long\)|\blong\b|\blongco\b|\bl ?ctx\b|\b200k 1m\b", re.IGNORECASE)
@@ -144,8 +148,8 @@ _REGION = r"(?:(?-i:(?P<region>[A-Z]{2,4}\d|EU))-)?"
 class _Family(NamedTuple):
     rule: str
     provider: str
-    service: re.Pattern[str] | None
-    pattern: re.Pattern[str]
+    service: str
+    pattern: str
     model: str
     meter: str
     service_tier: str
@@ -160,8 +164,8 @@ def _families() -> tuple[_Family, ...]:
         _Family(
             row["rule"],
             row["provider"],
-            re.compile(row["service"], re.IGNORECASE) if row["service"] else None,
-            re.compile(row["pattern"].replace("{region}", _REGION), re.IGNORECASE),
+            row["service"],
+            row["pattern"].replace("{region}", _REGION),
             row["model"],
             row["meter"],
             row["service_tier"],
@@ -170,24 +174,6 @@ def _families() -> tuple[_Family, ...]:
             bool(row["provisioned"]),
         )
         for row in table("skus")
-    )
-
-
-class _Spelling(NamedTuple):
-    provider: str
-    product: re.Pattern[str]
-    pattern: re.Pattern[str]
-    replacement: str
-
-
-@cache
-def _spellings() -> tuple[_Spelling, ...]:
-    def pattern(expression: str) -> re.Pattern[str]:
-        return re.compile(expression, re.IGNORECASE)
-
-    return tuple(
-        _Spelling(row["provider"], pattern(row["product"]), pattern(row["pattern"]), row["replacement"])
-        for row in table("spellings")
     )
 
 
@@ -200,9 +186,9 @@ def model_name(raw_name: str | None, provider: str | None = None, product: str =
     ['grok-4.3', 'gpt-4.3', None]
     """
     name = (raw_name or "").strip(" -_,:|")
-    for spelling in _spellings():
-        if (not spelling.provider or spelling.provider == provider) and spelling.product.search(product):
-            name = spelling.pattern.sub(spelling.replacement, name).strip(" -_,")
+    for spelling in table("spellings"):
+        if spelling["provider"] in ("", provider) and _compiled(spelling["product"]).search(product):
+            name = _compiled(spelling["pattern"]).sub(spelling["replacement"], name).strip(" -_,")
     return name or None
 
 
@@ -269,9 +255,9 @@ def _match_own_rule(rule: SkuRule, pattern: Pattern | None, words: SkuText) -> S
 def _match_family(family: _Family, text: str, words: SkuText) -> SkuClass | None:
     if family.provider and family.provider != words.provider:
         return None
-    if family.service is not None and not family.service.search(f"{words.service or ''} {words.product or ''}"):
+    if family.service and not _compiled(family.service).search(f"{words.service or ''} {words.product or ''}"):
         return None
-    match = family.pattern.search(text)
+    match = _compiled(family.pattern).search(text)
     if match is None:
         return None
     groups = match.groupdict()
