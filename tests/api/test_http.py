@@ -117,9 +117,9 @@ def test_unregistered_agents_are_listed_until_they_are_registered(client: Client
         ("researcher", None, Decimal("0.012")),
         ("coder", Decimal("0.009"), Decimal("0.009")),
     ]
-    done = client.import_agents("agent,team,aliases\nsupport-bot,Care,\nresearch,Data,researcher\n,Nobody,\n", name="who.csv")
-    assert (done.agents, done.names) == (2, 3)
-    assert [(p.file, p.line, p.field, p.reason) for p in done.problems] == [("who.csv", "line 4", "agent", "is empty")]
+    report = client.import_agents("agent,team,aliases\nsupport-bot,Care,\nresearch,Data,researcher\n,Nobody,\n", name="who.csv")
+    assert (report.agents, report.names) == (2, 3)
+    assert [(p.file, p.line, p.field, p.reason) for p in report.problems] == [("who.csv", "line 4", "agent", "is empty")]
     assert [a.agent for a in client.agents().unregistered] == ["coder"]
     assert ("alias", "researcher", "research", "Data") in [(a.kind, a.name, a.agent, a.team) for a in client.agents().registered]
 
@@ -177,9 +177,9 @@ def test_alerts_anomalies_problems_and_runs_come_newest_first(client: Client, bo
 def test_a_budget_is_revised_never_overwritten(client: Client, books: Books) -> None:
     care = NewBudget(name="care", scope="team", scope_name="Care", amount=Decimal("1500.00"), currency="USD")
     assert client.add_budget(care).revision == 1
-    with pytest.raises(ApiProblem) as taken:
+    with pytest.raises(ApiProblem) as conflict:
         client.add_budget(care)
-    assert (taken.value.status, taken.value.document.where) == (409, "care")
+    assert (conflict.value.status, conflict.value.document.where) == (409, "care")
     assert client.change_budget(
         "care", BudgetChange(scope="team", scope_name="Care", amount=Decimal("0.01"), currency="USD")
     ).amount == Decimal("0.01")
@@ -195,8 +195,8 @@ def test_a_budget_is_revised_never_overwritten(client: Client, books: Books) -> 
         Decimal(180),
     )
     budget_id = budget.budget_id
-    renamed = client.change_budget("care", BudgetChange(rename="care-monthly", reason="clearer"))
-    assert (renamed.name, renamed.budget_id, renamed.amount) == ("care-monthly", budget_id, Decimal("0.01"))
+    renamed_budget = client.change_budget("care", BudgetChange(rename="care-monthly", reason="clearer"))
+    assert (renamed_budget.name, renamed_budget.budget_id, renamed_budget.amount) == ("care-monthly", budget_id, Decimal("0.01"))
     assert client.change_budget(budget_id, BudgetChange(rename="care")).name == "care"
     assert [(r.revision, r.name, r.reason) for r in client.budget_revisions("care").rows][:2] == [
         (4, "care", ""),

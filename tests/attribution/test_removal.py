@@ -68,8 +68,8 @@ def two_months(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def books(two_months: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
     home = Path(shutil.copytree(two_months, tmp_path / "home"))
     set_clock(monkeypatch, datetime(2027, 1, 15, tzinfo=UTC))
-    with Books.open(home) as opened:
-        yield with_retention(opened, spans_days=62, calls_days=62)
+    with Books.open(home) as opened_books:
+        yield with_retention(opened_books, spans_days=62, calls_days=62)
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, instant: datetime) -> None:
@@ -96,16 +96,16 @@ def traces_left(books: Books) -> list[int]:
 def test_retention_leaves_costs_as_they_are_and_what_the_next_month_needs(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {month: costs_of(books, month) for month in (OCTOBER, NOVEMBER)}
     assert set(before[NOVEMBER]["initiator_agent"]) == {None, "planner"}, "it descends from October"
-    planned = remove_outdated(books, dry_run=True)
+    dry_report = remove_outdated(books, dry_run=True)
     report = remove_outdated(books)
-    assert (report.settled, planned.rows) == ([OCTOBER], report.rows)
+    assert (report.settled, dry_report.rows) == ([OCTOBER], report.rows)
     assert report.rows == {"spans": 4, "calls": 3, "chains": 3}
     assert traces_left(books) == [2, 4, 9], "the last days, and the trace that November goes on from"
     assert books.store.scan(CALLS, {"month": [OCTOBER]}).collect().is_empty()
     assert set(settled_months(books.database)) == {OCTOBER}
     assert remove_outdated(books).rows == {}, "there is nothing more to remove"
-    again = attribute(books, force=True)
-    assert (again.settled, again.months) == ([OCTOBER], [NOVEMBER])
+    second_report = attribute(books, force=True)
+    assert (second_report.settled, second_report.months) == ([OCTOBER], [NOVEMBER])
     for month, costs in before.items():
         assert costs_of(books, month).equals(costs), month
     october, november = recount(books, source="verify")

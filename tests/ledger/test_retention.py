@@ -48,8 +48,8 @@ def test_each_kind_goes_after_its_own_time(books: Books, monkeypatch: pytest.Mon
         audit.record(session, "cli", "user.add", "x", personal={"email": "ann@example.com"})
     assert remove_outdated(books).counts == {}, "for good, unless a setting says otherwise"
     with_retention(books, **DAYS)
-    planned = remove_outdated(books, dry_run=True).counts
-    assert remove_outdated(books).counts == planned == {"spans_with_content": 1, "problems": 1, "raw_files": 1}
+    dry_report = remove_outdated(books, dry_run=True).counts
+    assert remove_outdated(books).counts == dry_report == {"spans_with_content": 1, "problems": 1, "raw_files": 1}
     assert remove_outdated(books).counts == {}
     assert books.store.scan(SPANS).collect().sort("span_key")["attributes"].to_list() == [None, '{"gen_ai.prompt": "recent"}']
     assert books.store.fingerprint(SPANS, {"date": [str(old.date())]}) == fingerprint, "no month is due by it"

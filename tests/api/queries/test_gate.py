@@ -9,6 +9,7 @@ from tests.support.paths import ROOT
 QUERIES = ROOT / "api/queries"
 
 WHOLE_READS = {
+    "alert_rows.py": 5,
     "audit.py": 1,
     "budgets.py": 7,
     "calls.py": 1,
@@ -30,6 +31,7 @@ WHOLE_READS = {
     "own_names.py": 1,
     "pricing.py": 1,
     "redaction.py": 1,
+    "removals.py": 2,
     "shares.py": 2,
     "sources.py": 7,
     "state.py": 10,

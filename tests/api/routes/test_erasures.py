@@ -59,10 +59,10 @@ def test_a_period_is_erased_once_after_its_preview(books: Books, http: httpx.Cli
     assert books.store.scan(SPANS).collect().height == 2
     other = {"period": {"start": "2026-09", "end": "2026-11", "sources": ["otlp"]}, "plan": plan.json()["plan"]}
     assert post(http, admin, "/v1/erasures", other).json()["where"] == "plan"
-    confirmed = PERIOD | {"plan": plan.json()["plan"]}
-    answer = post(http, admin, "/v1/erasures", confirmed, **{"Idempotency-Key": "k"})
+    confirmation = PERIOD | {"plan": plan.json()["plan"]}
+    answer = post(http, admin, "/v1/erasures", confirmation, **{"Idempotency-Key": "k"})
     assert (answer.status_code, answer.json()["rows"]) == (201, plan.json()["rows"])
-    assert post(http, admin, "/v1/erasures", confirmed, **{"Idempotency-Key": "k"}).json()["type"].endswith("answer-not-kept")
+    assert post(http, admin, "/v1/erasures", confirmation, **{"Idempotency-Key": "k"}).json()["type"].endswith("answer-not-kept")
     assert books.store.scan(SPANS).collect().is_empty()
     fresh = http.get("/v1/freshness", headers={"Authorization": f"Bearer {admin}"}).json()
     assert fresh["settled_months"] == {"2026-10": "facts removed on 2027-01-15 by erasure"}

@@ -86,6 +86,7 @@ def test_no_budget_lies_within_itself() -> None:
     assert "its parent is no budget in force" in refusal(node("a", "5", "gone"), of="a")
 
 
+@pytest.mark.clock
 def test_other_currencies_are_compared_at_the_rate_of_today() -> None:
     company, care = node("company", "100", **COMPANY), node("care", "90", "company", currency="EUR")
     assert "no exchange rate of today from EUR into USD" in refusal(company, care, of="care")
