@@ -58,6 +58,7 @@ def make_overdue(books: Books, name: str) -> None:
         )
 
 
+@pytest.mark.clock
 def test_all_levels_have_room_or_nothing_is_held(books: Books) -> None:
     company = limit(books, "company", "1.00", scopes={"organisation": "all"})
     care = limit(books, "care", "0.30")
@@ -74,6 +75,7 @@ def test_names_are_compared_whole_and_other_teams_are_not_concerned(books: Books
         assert ask(books, f"of-{team}", "5", team=team).state == "open"
 
 
+@pytest.mark.clock
 def test_the_same_request_again_changes_nothing(books: Books) -> None:
     care = limit(books, "care", "1")
     first = ask(books, "a", "0.6")
@@ -86,6 +88,7 @@ def test_the_same_request_again_changes_nothing(books: Books) -> None:
         ask(books, "b", "0.6")
 
 
+@pytest.mark.clock
 def test_what_is_overdue_is_uncertain_counts_on_and_is_settled(books: Books) -> None:
     care = limit(books, "care", "1")
     ask(books, "a", "0.9")
@@ -117,6 +120,7 @@ def test_each_chain_has_an_envelope_of_its_own(books: Books) -> None:
     assert ask(books, "c", "0.4", "chain-2").state == "open"
 
 
+@pytest.mark.clock
 def test_advisory_budgets_refuse_nobody(books: Books) -> None:
     care = limit(books, "care", "0.01", enforcement="advisory")
     ask(books, "a", "5")
