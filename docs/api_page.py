@@ -25,6 +25,8 @@ _FIXED: Mapping[str, Any] = {
     "seen_at": "2026-11-02T07:30:00Z",
     "recorded_at": "2026-11-02T07:30:00Z",
     "created_at": "2026-11-02T07:30:05Z",
+    "changed_at": "2026-11-02T07:30:05Z",
+    "budget_id": "bud-234d348c3d5900cc",
     "started_at": "2026-11-02T07:30:00Z",
     "finished_at": "2026-11-02T07:30:04Z",
     "published_at": "2026-11-02T07:30:04Z",

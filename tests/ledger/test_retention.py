@@ -29,6 +29,7 @@ def with_retention(books: Books, **days: int) -> Books:
     return books
 
 
+@pytest.mark.clock
 def test_each_kind_goes_after_its_own_time(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     old, recent = (datetime.now(UTC) - timedelta(days=days) for days in (40, 5))
     facts = spans(

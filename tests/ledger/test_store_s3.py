@@ -60,6 +60,7 @@ def test_a_store_that_does_not_answer_is_one_clear_error(bucket: dict[str, str])
         gone.scan(CHARGES)
 
 
+@pytest.mark.clock
 def test_heads_of_the_audit_log_are_locked_where_the_bucket_has_object_lock(books: Books, bucket: dict[str, str]) -> None:
     """A cut end of the log shows against a head that its writer cannot take away."""
     s3 = boto3.client("s3", endpoint_url=bucket["aws_endpoint_url"])

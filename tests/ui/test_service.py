@@ -167,6 +167,7 @@ def seconds_to_cover(page: Any, since: float) -> float:
     return float(page.evaluate("window.coveredAt")) / 1000 - since
 
 
+@pytest.mark.clock
 def test_a_person_who_is_disabled_is_out_of_every_tab_within_a_second(service: Service) -> None:
     """While pages are open, and one of them is being drawn."""
     window = service.window(service.add_person("grace", "viewer"))
