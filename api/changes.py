@@ -51,6 +51,9 @@ def change_budget(books: ScopedBooks, name: str, change: BudgetChange, precondit
     """
 
     def revise(session: Session) -> None:
+        scopes = _stated_scopes(change)
+        if scopes is not None:
+            _need(books, name, scopes)  # first: whether a budget of others is in force is not told
         budget = revisions.find(session, name)
         _require(books, session, name, budget, precondition)
         if budget is None or budget.ended_at is not None:
@@ -136,8 +139,9 @@ def _changed(books: ScopedBooks, session: Session, change: BudgetChange, current
     if change.period is not None and change.period != "range" and values.get("period") == "range":
         values |= {"range_start": None, "range_end": None}
     values |= {key: value for key, value in change.model_dump(exclude={*_ABOUT_CHANGE, "name"}).items() if value is not None}
-    if change.scopes is None and change.scope is not None:
-        values["scopes"] = {change.scope: change.scope_name or ""}
+    scopes = _stated_scopes(change)
+    if scopes is not None:
+        values["scopes"] = scopes
     if change.parent is not None:
         values["parent_id"] = revisions.require(session, change.parent).budget_id if change.parent else None
     if change.rename is not None:
@@ -146,6 +150,11 @@ def _changed(books: ScopedBooks, session: Session, change: BudgetChange, current
     _need(books, terms.name, terms.scopes)
     require_rate(books.whole, terms)
     return terms
+
+
+def _stated_scopes(change: BudgetChange) -> dict[str, str] | None:
+    """What the change says that is compared; None if it leaves it as it is."""
+    return change.scopes if change.scopes is not None or change.scope is None else {change.scope: change.scope_name or ""}
 
 
 def _note(books: ScopedBooks, change: BudgetChange) -> Change:

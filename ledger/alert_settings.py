@@ -145,7 +145,7 @@ class AlertSettings(Section):
     group_over: int = Field(
         5, ge=1, description="When more alerts than this wait for one Slack or e-mail receiver they are sent as one message."
     )
-    give_up_hours: float = Field(72, gt=0, description="How long delivery is tried before a message is a dead letter.")
+    give_up_hours: float = Field(72.0, gt=0, description="How long delivery is tried before a message is a dead letter.")
     dashboard_url: str = Field("", description="Origin of the dashboard in links of alerts. Empty: the one on this machine.")
 
     @field_validator("webhook_url", "dashboard_url")

@@ -688,7 +688,7 @@ def make_app(
     def add_budget(request: Request, wanted: dict[str, Any]) -> Response:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return problem(401, "Not allowed", "writing needs the token", "it is printed when `rootcost serve` first starts")
-        ((scope, who),) = wanted["scopes"].items()
+        ((scope, who),) = (wanted.get("scopes") or {wanted["scope"]: wanted["scope_name"]}).items()
         made = _budget(wanted["name"], scope, who, wanted["amount"], None, None)
         limits.append(made)
         return Response(made.model_dump_json(), 201, media_type="application/json")

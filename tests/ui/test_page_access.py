@@ -20,6 +20,7 @@ READINGS = {
     "explain": ["/v1/explain/cell", "/v1/explain/{ref}"],
     "balance": ["/v1/balance", "/v1/evidence"],
     "budgets": ["/v1/overview", "/v1/budgets"],
+    "alerts": ["/v1/alerts", "/v1/alerts/{alert_id}"],
     "sources": ["/v1/sources", "/v1/source-runs", "/v1/problems"],
 }
 """What a page cannot be drawn without; other parts of it say that they are missing."""

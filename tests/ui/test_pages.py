@@ -551,7 +551,7 @@ def test_alerts_are_listed_with_receivers_and_dead_letters_and_answered(visit: A
         at = visit(url, "alerts", alert="a1").at
         at.text_input(key="answer-text").set_value("mine")
         at.text_input(key="answer-token").set_value(fake.TOKEN)
-        at.button(key="FormSubmitter:answer-Acknowledge").click()
+        at.button(key="answer-acknowledge").click()
         at.run()
         assert ("POST", "/v1/alerts/a1/responses") in [request[:2] for request in app.state.requests]
 
