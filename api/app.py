@@ -17,10 +17,11 @@ from api.access.authentication import Authenticator
 from api.access.gates import WholeService
 from api.access.hosts import Site
 from api.access.middleware import Access
+from api.answer_cache import AnswerCache
 from api.cursors import CursorSeal
 from api.deadlines import BodyDeadline
 from api.errors import RequestError
-from api.etags import NotModifiedError, ReadingHeaders, not_modified, product_version
+from api.etags import NotModifiedError, ReadingHeaders, TagSeal, not_modified, product_version
 from api.idempotency import Idempotency
 from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
@@ -119,6 +120,7 @@ def create_app(
     app.state.books = books
     app.state.cursor_seal = CursorSeal(token)
     app.state.etag_key = sha256(b"etag\0" + token.encode()).digest()
+    app.state.tag_seal = TagSeal(app.state.etag_key, books.settings)
     app.state.denials = DenialLog(books.database)
     app.state.authenticator = Authenticator(books, token=token)
     app.state.keep = receive.SpoolWriter(receiver_spool, metrics)
@@ -132,6 +134,9 @@ def create_app(
     errors.install(app)
     app.add_exception_handler(NotModifiedError, not_modified)
     app.add_exception_handler(RevisionError, revision_error)
+    answer_bytes = books.settings.serve.answer_cache_mb << 20
+    seals = {"seal": app.state.tag_seal, "cursor_seal": app.state.cursor_seal}
+    app.add_middleware(AnswerCache, books=books, **seals, max_bytes=answer_bytes)
     app.add_middleware(ReadingHeaders)
     max_body_bytes = books.settings.serve.max_body_mb << 20
     app.add_middleware(Idempotency, database=books.database, max_body_bytes=max_body_bytes)

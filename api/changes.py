@@ -152,7 +152,7 @@ def _changed(books: ScopedBooks, session: Session, change: BudgetChange, current
     return terms
 
 
-def _stated_scopes(change: BudgetChange) -> dict[str, str] | None:
+def _stated_scopes(change: BudgetChange) -> dict[Any, str] | None:
     """What the change says that is compared; None if it leaves it as it is."""
     return change.scopes if change.scopes is not None or change.scope is None else {change.scope: change.scope_name or ""}
 

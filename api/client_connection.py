@@ -57,6 +57,8 @@ class Connection:
         self.retries = retries
         self._http = http or httpx.Client(base_url=self.base_url, timeout=timeout_seconds)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.is_replay = False
+        """Whether the answer to the last change was a stored one: it had been made before, by a request whose answer was lost."""
 
     def __enter__(self) -> Self:
         return self
@@ -148,6 +150,8 @@ class Connection:
                     raise raised(unreachable(self.base_url, path, error)) from error
             else:
                 if answer.is_success:
+                    if method != "GET":
+                        self.is_replay = answer.headers.get("RootCost-Replayed") == "true"
                     return answer
                 if answer.status_code not in _RETRIED or attempt >= self.retries:
                     raise raised(problem_of(answer))

@@ -10,15 +10,17 @@ import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Final
 
 from api.errors import RequestError
+from ledger.access.principals import Principal
 
 _SEAL_BYTES = 16
+_PAGING: Final = frozenset({"format", "limit", "offset", "cursor"})
 _TYPES: Final[Mapping[str, Any]] = {
     "m": (Decimal, str, Decimal),
     "t": (datetime, datetime.isoformat, datetime.fromisoformat),
@@ -44,6 +46,17 @@ class CursorSeal:
         content = json.dumps([[_written(value) for value in keys], query, runs], separators=(",", ":")).encode()
         return urlsafe_b64encode(self._seal(content) + content).decode().rstrip("=")
 
+    def handed_to(self, cursor: str, *, query: str) -> str:
+        """A cursor of this service as another principal gets it with the same rows: of its own query.
+
+        >>> seal = CursorSeal("secret")
+        >>> seal.handed_to(seal.close(["chain-1"], query="q", runs="r"), query="p") == seal.close(["chain-1"], query="p", runs="r")
+        True
+        """
+        keys, _, runs = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[_SEAL_BYTES:])
+        content = json.dumps([keys, query, runs], separators=(",", ":")).encode()
+        return urlsafe_b64encode(self._seal(content) + content).decode().rstrip("=")
+
     def open(self, cursor: str, *, query: str, runs: str) -> list[Any]:
         """The keys in a cursor. Raises `RequestError`."""
         try:
@@ -66,6 +79,17 @@ class CursorSeal:
 
     def _seal(self, content: bytes) -> bytes:
         return hmac.digest(self._key, content, "sha256")[:_SEAL_BYTES]
+
+
+def query_of(path: str, parameters: Iterable[tuple[str, str]], principal: Principal) -> str:
+    """Digest of what is asked, and by whom."""
+    texts = (f"{name}={value}" for name, value in sorted(parameters) if name not in _PAGING)
+    return digest(path, principal.scope_key, *texts)
+
+
+def digest(*parts: str) -> str:
+    """A short digest of texts."""
+    return sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 _START_AGAIN = "ask again without cursor, from the first page on"

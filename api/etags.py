@@ -5,26 +5,31 @@
 
 A tag is a sealed digest of the published runs, of what else the route reads, of the query and the accepted types, of who asks and what it may
 see, and of the settings and the version. It is weak: the same answer, not the same bytes. A route without `reads`, such as one that tells the age
-of facts, has no tag.
+of facts, has no tag. `api.answer_cache` keeps what has a tag.
 """
 
 from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import Any, Final, Self
+from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
 from fastapi.responses import Response
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.queries.gate import ScopedBooks
 from api.queries.state_digest import state_of
+from ledger.access.principals import Principal
+from ledger.access.roles import Permission
 from ledger.base import Base
+from ledger.books import Books
+from ledger.settings import Settings
 from ledger.tables import Table
 
 _TAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
@@ -45,7 +50,7 @@ class Reads:
         self.tables = [part for part in parts if isinstance(part, Table)]
         self.rows = [part for part in parts if not isinstance(part, Table)]
 
-    def __call__(self, request: Request) -> None:
+    async def __call__(self, request: Request) -> None:
         """Notes what the answer stands on, for the gate."""
         request.state.reads = self
 
@@ -55,31 +60,56 @@ def reads(*parts: Table | type[Base]) -> list[Any]:
     return [Depends(Reads(*parts))]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the answer to a request stands on: the permission that its gate asked for, what it reads, and that as it was before it was made."""
+
+    permission: Permission
+    parts: Reads
+    state: tuple[str, ...]
+
+    @classmethod
+    def of(cls, books: Books, permission: Permission, parts: Reads) -> Self:
+        """The state of the parts, now."""
+        return cls(permission, parts, tuple(state_of(books, parts.tables, parts.rows)))
+
+
+class TagSeal:
+    """Makes tags with a key of this home, its settings and the version."""
+
+    def __init__(self, key: bytes, settings: Settings) -> None:
+        self._key = key
+        self._start = (product_version(), settings.model_dump_json())
+
+    def tag(self, scope: Scope, principal: Principal, reading: Reading) -> str:
+        """The tag of what a principal is answered to a request."""
+        # Order matters within a parameter (`by`), not between them.
+        parameters = sorted(parameters_of(scope), key=lambda item: item[0])
+        query = (f"{name}={value}" for name, value in parameters)
+        accept = Headers(scope=scope).get("accept", "")
+        parts = (*self._start, principal.scope_key, reading.permission.value, scope["path"], *query, accept, *reading.state)
+        seal = hmac.new(self._key, digestmod="sha256")
+        for part in parts:
+            seal.update(f"{len(part)}:{part}".encode("utf-8", "surrogatepass"))
+        return f'"{seal.hexdigest()[:32]}"'
+
+
 def unless_modified(request: Request, books: ScopedBooks) -> None:
     """Sets the ETag of an answer that is about to be made. Raises `NotModifiedError` if the client has that answer."""
-    parts_read: Reads | None = getattr(request.state, "reads", None)
-    if parts_read is None or request.method != "GET":
+    parts: Reads | None = getattr(request.state, "reads", None)
+    if parts is None or request.method != "GET":
         return
-    seal = hmac.new(request.app.state.etag_key, digestmod="sha256")
-    for part in _parts(request, books, parts_read):
-        seal.update(f"{len(part)}:{part}".encode("utf-8", "surrogatepass"))
-    tag = f'"{seal.hexdigest()[:32]}"'
+    request.state.reading = Reading.of(books.whole, books.permission, parts)
+    seal: TagSeal = request.app.state.tag_seal
+    tag = seal.tag(request.scope, books.principal, request.state.reading)
     request.state.etag = f"W/{tag}"
     if tag in tags_of(request.headers.get("if-none-match", "")):
         raise NotModifiedError
 
 
-def _parts(request: Request, books: ScopedBooks, parts_read: Reads) -> Iterator[str]:
-    yield product_version()
-    yield books.settings.model_dump_json()
-    yield books.principal.scope_key
-    yield books.permission.value
-    yield request.url.path
-    # Order matters within a parameter (`by`), not between them.
-    for name, value in sorted(request.query_params.multi_items(), key=lambda item: item[0]):
-        yield f"{name}={value}"
-    yield request.headers.get("accept", "")
-    yield from state_of(books, parts_read.tables, parts_read.rows)
+def parameters_of(scope: Scope) -> list[tuple[str, str]]:
+    """The query parameters of a request."""
+    return parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
 
 
 def tags_of(header: str) -> list[str]:

@@ -31,6 +31,7 @@ FILE_TYPES: Final[Mapping[str, dict[str, Any]]] = {media_type: {} for name, medi
 _FORMULA = r"^[=+\-@\t\r\n\x00＝＋－＠]"
 """Texts that spreadsheets would run begin like this (CWE-1236). In CSV they get an apostrophe before them."""
 
+_ROW_GROUP_ROWS: Final = 20_000
 _Encoder = Callable[[Iterable[pl.DataFrame]], Iterator[bytes]]
 
 
@@ -158,7 +159,7 @@ def _arrow(frames: Iterable[pl.DataFrame]) -> Iterator[bytes]:
 def _parquet(frames: Iterable[pl.DataFrame]) -> Iterator[bytes]:
     sink = _Sink()
     writer: parquet.ParquetWriter | None = None
-    for frame in frames:
+    for frame in _in_row_groups(frames):
         table = frame.to_arrow()
         writer = writer or parquet.ParquetWriter(pa.PythonFile(sink, mode="w"), table.schema, compression="zstd")
         if table.num_rows:
@@ -167,6 +168,18 @@ def _parquet(frames: Iterable[pl.DataFrame]) -> Iterator[bytes]:
     if writer is not None:
         writer.close()
     yield sink.drained()
+
+
+def _in_row_groups(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The rows in frames of the size of a row group, the first one being empty: it tells the columns."""
+    parts: list[pl.DataFrame] = []
+    for n, frame in enumerate(frames):
+        parts.append(frame)
+        if n == 0 or sum(part.height for part in parts) >= _ROW_GROUP_ROWS:
+            yield pl.concat(parts)
+            parts = []
+    if parts:
+        yield pl.concat(parts)
 
 
 class _Sink(io.RawIOBase):

@@ -1,10 +1,11 @@
 """The API as people and agents use it: answers, 304s, an agent's question, and a million rows stream_file. Prints one JSON line each.
 
-    python -m bench.api [--scale 10] [--users 20] [--seconds 20] [--rows 1000000]
+    python -m bench.api [--scale 10] [--users 20] [--seconds 20] [--rows 1000000] [--home FOLDER]
 
 A demo company of that scale is served on loopback by `rootcost serve` without the dashboard. Users with a key each ask for the overview, cost
-tables and chains, with a quarter of a second between their requests, as a page does. The peer, in the same run, is `GET /health`, which reads
-nothing: what is more than it is ours.
+tables and chains, with a quarter of a second between their requests, as a page does. "New answers" are asked for by users who have the same
+rows, each time with a filter that was not used before. The peer, in the same run, is `GET /health`, which reads nothing: what is more than it is
+ours. `cpu_ms` is the processor time of the service for an answer, whoever else uses the machine. A home is made in FOLDER, and found there again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from os import sysconf
 from pathlib import Path
 
 import httpx
@@ -74,6 +78,29 @@ def use_at_once(service: Served, keys: list[str], seconds: float) -> list[float]
     for thread in threads:
         thread.join()
     return results
+
+
+def processor_seconds(service: Served) -> float:
+    """Processor time of the service until now."""
+    fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / sysconf("SC_CLK_TCK")
+
+
+def measure(service: Served, name: str, answers: Callable[[], list[float]]) -> None:
+    """Prints percentiles of answers, and the processor time of one."""
+    before = processor_seconds(service)
+    seconds = answers()
+    cpu_ms = (processor_seconds(service) - before) * 1000 / len(seconds)
+    print(json.dumps({name: percentiles(seconds) | {"cpu_ms": round(cpu_ms, 1)}}), flush=True)
+
+
+_NUMBERS = count()
+
+
+def new_answer(client: httpx.Client, number: int) -> httpx.Response:
+    """An answer that nobody was given before: beside a class of cost that occurs, its filter names one that does not."""
+    page = ("/v1/costs?by=team", "/v1/costs?by=team,model&granularity=day", "/v1/costs?by=agent&view=executor")[number % 3]
+    return client.get(f"{page}&filter=cost_class=metered&filter=cost_class=none-{next(_NUMBERS)}")
 
 
 def not_modified(client: httpx.Client, count: int) -> list[float]:
@@ -144,31 +171,32 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=10)
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="0: no files")
+    parser.add_argument("--home", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder) / "home"
-        rootcost = [sys.executable, "-m", "rootcost.cli", "--home", str(home)]
-        subprocess.run(
-            [*rootcost, "demo", "--scale", str(options.scale)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+    with ExitStack() as stack:
+        home = options.home or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "home"
+        if not home.exists():
+            demo = [sys.executable, "-m", "rootcost.cli", "--home", str(home), "demo", "--scale", str(options.scale)]
+            subprocess.run(demo, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with Books.open(home) as books:
             keys = [create_key(books, f"user-{n}", [Grant("admin")], actor="bench")[1] for n in range(options.users)]
         with serving(home) as service:
             with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {keys[0]}"}, timeout=60) as client:
                 time_answers(lambda n: client.get(PAGES[n % len(PAGES)]), 2 * len(PAGES))
-                print(
-                    json.dumps({"alone": percentiles(time_answers(lambda n: client.get(PAGES[n % len(PAGES)]), 200))}), flush=True
-                )
-                print(json.dumps({"not modified": percentiles(not_modified(client, 400))}), flush=True)
-                print(json.dumps({"what_is_left": percentiles(agent_question(client, 300))}), flush=True)
-                print(json.dumps({"peer, health": percentiles(time_answers(lambda _: client.get("/health"), 400))}), flush=True)
-            print(json.dumps({f"{options.users} users": percentiles(use_at_once(service, keys, options.seconds))}), flush=True)
+                measure(service, "alone", lambda: time_answers(lambda n: client.get(PAGES[n % len(PAGES)]), 200))
+                measure(service, "alone, new answers", lambda: time_answers(lambda n: new_answer(client, n), 60))
+                measure(service, "not modified", lambda: not_modified(client, 400))
+                measure(service, "what_is_left", lambda: agent_question(client, 300))
+                measure(service, "peer, health", lambda: time_answers(lambda _: client.get("/health"), 400))
+            measure(service, f"{options.users} users", lambda: use_at_once(service, keys, options.seconds))
+        if not options.rows:
+            return
         with Books.open(home) as books:
             for frame in many_chains(books, options.rows):
                 books.store.append(CHAINS, frame)
-        with serving(home) as service:
-            for file_format in ("csv", "arrow"):
+        for file_format in ("csv", "arrow", "parquet"):
+            with serving(home) as service:
                 figures = stream_file(service, f"/v1/chains?format={file_format}")
                 print(json.dumps({f"{options.rows} chains as {file_format}": figures}), flush=True)
 

@@ -171,6 +171,7 @@ def page(mark: str) -> Iterator[str]:
     yield "  in the middle, the connection is cut. `RootCost-Rows` and `RootCost-Totals` say number and sums of all rows."
     yield "* Readings have an `ETag`; with `If-None-Match` an answer that is still the same gets 304, and is not made. A tag belongs to the query, the accepted"
     yield "  types and the key or person: nobody else's matches it. Answers that tell an age (`/v1/sources`, `/v1/freshness`) have none."
+    yield "  Answers with a tag are kept in memory, up to `serve.answer_cache_mb`, and sent to who has the same roles while they hold."
     yield "* What can be changed has its version as strong `ETag`. A change sends it as `If-Match`: without one it gets 428, and 412 with both versions"
     yield "  (`expected`, `current`) if somebody changed it meanwhile. `If-Match: *` changes whatever is there, `If-None-Match: *` makes something new."
     yield "* A change with `Idempotency-Key` may be sent again when its answer was lost: within a day the same key with the same request gets the stored answer"

@@ -27,6 +27,7 @@ from ledger.errors import StoreUnreachable
 from ledger.filesystem import make_folder
 from ledger.reservation_tables import Reservation as Reservation
 from ledger.reservation_tables import ReservationLevel as ReservationLevel
+from ledger.revisions import revisions_of
 from ledger.upgrade import upgrade
 
 T = TypeVar("T")
@@ -258,6 +259,24 @@ class Database:
             upgrade(self.engine, Base.metadata.tables)
         except (sa.exc.SQLAlchemyError, OSError) as error:
             raise self._unreachable(error) from error
+        self._revisions = revisions_of(self.engine)
+        self._readings: dict[str, tuple[str, Any]] = {}
+
+    def unless_changed(self, name: str, query: Callable[[Session], T], *, still_holds: Callable[[T], bool] | None = None) -> T:
+        """What a query reads; from before, under its name, if no process has committed anything since.
+
+        `still_holds` says so of what changes with time.
+        """
+        revision = self._revisions.current()  # asked first: what is committed meanwhile is another revision
+        reading = self._readings.get(name)
+        if reading is not None and reading[0] == revision and (still_holds is None or still_holds(reading[1])):
+            value: T = reading[1]
+            return value
+        with self.session() as session:
+            value = query(session)
+        if revision is not None:
+            self._readings[name] = revision, value
+        return value
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -297,6 +316,7 @@ class Database:
 
     def close(self) -> None:
         """Closes the connections."""
+        self._revisions.close()
         self.engine.dispose()
 
 

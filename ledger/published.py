@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from ledger.db import Database, Published, Run
 
@@ -22,9 +23,12 @@ class PublishedMonth:
 
 def published_months(database: Database) -> list[PublishedMonth]:
     """Every month that has a published run, oldest first."""
-    with database.session() as session:
-        rows = session.scalars(sa.select(Published).order_by(Published.month)).all()
-        return [PublishedMonth(r.month, r.run_id, tuple(r.rollup_ids), r.published_at) for r in rows]
+    return list(database.unless_changed("published", _months))
+
+
+def _months(session: Session) -> tuple[PublishedMonth, ...]:
+    rows = session.scalars(sa.select(Published).order_by(Published.month))
+    return tuple(PublishedMonth(r.month, r.run_id, tuple(r.rollup_ids), r.published_at) for r in rows)
 
 
 def runs_in_force(database: Database) -> dict[str, str]:

@@ -59,6 +59,11 @@ class ServeSettings(Section):
         ge=1,
         description="Requests that a key or person may make in a minute; those beyond it get 429. Telemetry is not counted.",
     )
+    answer_cache_mb: int = Field(
+        64,
+        ge=0,
+        description="Megabytes of answers that the API keeps in memory; one that still holds is sent again without being made. 0: none.",
+    )
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the OTLP/gRPC receiver, by convention 4317. 0: none.")
     allowed_hosts: list[str] = Field(
         default_factory=list,

@@ -22,6 +22,14 @@ class StoreSnapshot(Store):
         """Pickles the snapshot as its address and versions, for other processes."""
         return StoreSnapshot, (self.root, self.storage_options, self._versions)
 
+    def newest(self, table: Table) -> DeltaTable | None:
+        """The Delta table, to be read only."""
+        return self.delta(table) if table.name in self._versions else super().newest(table)
+
+    def version(self, table: Table) -> int | None:
+        """Number of the commit that is read, None where there was none yet."""
+        return self._versions[table.name] if table.name in self._versions else super().version(table)
+
     def delta(self, table: Table, *, version: int | None = None) -> DeltaTable | None:
         """The Delta table, or None where it had no commit yet."""
         if version is None and table.name in self._versions:

@@ -32,6 +32,7 @@ from ledger import disk, file_sets
 from ledger.durability import TableSync
 from ledger.errors import StoreUnreachable, TableError
 from ledger.filesystem import make_folder
+from ledger.opened_tables import OpenedTables, last_commit
 from ledger.s3 import s3_client
 from ledger.tables import TIME, Table
 
@@ -74,7 +75,7 @@ class Store:
     def __init__(self, root: str | Path, storage_options: Mapping[str, str] | None = None) -> None:
         self.root = str(root).rstrip("/")
         self.storage_options = dict(storage_options or {})
-        self._lock, self._table_sync = threading.Lock(), TableSync(self.root)
+        self._lock, self._table_sync, self._opened_tables = threading.Lock(), TableSync(self.root), OpenedTables()
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickles the store as its address, for other processes."""
@@ -96,10 +97,17 @@ class Store:
                 str(error), where=self.uri(table), remedy="check the store's address and credentials"
             ) from error
 
+    def newest(self, table: Table) -> DeltaTable | None:
+        """As `delta`, to be read only: the object is shared, and made once a commit."""
+        if "://" in self.root:
+            return self.delta(table)
+        return self._opened_tables.newest(Path(self.uri(table)), lambda: self.delta(table))
+
     def version(self, table: Table) -> int | None:
         """Number of the last commit, None before the first."""
-        delta = self.delta(table)
-        return None if delta is None else delta.version()
+        commit = None if "://" in self.root else last_commit(Path(self.uri(table)))
+        delta = self.delta(table) if commit is None else None
+        return commit[0] if commit is not None else None if delta is None else delta.version()
 
     def scan(
         self, table: Table, partitions: Mapping[str, Sequence[str]] | None = None, *, version: int | None = None
@@ -108,7 +116,7 @@ class Store:
 
         `partitions` selects whole partitions: ``{"billing_month": ["2026-10"]}``. `version` reads it as it was after that commit.
         """
-        delta = self.delta(table, version=version)
+        delta = self.newest(table) if version is None else self.delta(table, version=version)
         if delta is None:
             return table.empty().lazy()
         frame = pl.scan_delta(delta, storage_options=self.storage_options or None)

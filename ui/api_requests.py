@@ -1,4 +1,4 @@
-"""Requests to the API through its client, cached for a few seconds, each with its URL.
+"""Requests to the API through its client, cached for a few seconds and then asked for by their tag, each with its URL.
 
 Every request carries the identity of its tab, and so does every key of the cache: what one person was answered reaches nobody else.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
@@ -19,10 +20,12 @@ from api.models import Me
 from ui import identity
 from ui.addresses import LOOPBACK, api_url, public_address
 from ui.identity import Identity
+from ui.tagged_answers import Place, TaggedAnswer, TaggedAnswers
 
 T = TypeVar("T")
 
 TIMEOUT_SECONDS = 30.0
+_TAGGED = TaggedAnswers()
 _SENT_ON = ("authorization", "content-type", "content-encoding", "if-match")
 
 
@@ -58,10 +61,17 @@ def _send(method: str, url: httpx.URL, tab: Identity, headers: Mapping[str, str]
 @st.cache_data(ttl=5, max_entries=200, show_spinner=False)
 def _fetch(url: str, accept: str, identity_key: str, _identity: Identity) -> tuple[int, list[tuple[str, str]], bytes]:
     # `_identity` is left out of the cache's key, so that no cookie is kept in it: `identity_key`, a hash, stands for it.
-    answer = _send("GET", httpx.URL(url), _identity, {"Accept": accept})
+    place = Place(url, accept, identity_key)
+    former = _TAGGED.get(place)
+    condition = {"If-None-Match": former.tag} if former else {}
+    answer = _send("GET", httpx.URL(url), _identity, {"Accept": accept, **condition})
+    if former and answer.status_code == HTTPStatus.NOT_MODIFIED:
+        return HTTPStatus.OK, former.headers, former.content
     headers = [(k, v) for k, v in answer.headers.items() if k.lower() == "content-type"]
     if not answer.is_success:
         raise _ErrorAnswer(answer.status_code, headers, answer.content)
+    if tag := answer.headers.get("etag"):
+        _TAGGED.put(place, TaggedAnswer(tag, headers, answer.content))
     return answer.status_code, headers, answer.content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,7 +11,7 @@ import polars as pl
 from api.models import ChainSummary, ChainTree
 from api.queries import redaction
 from api.queries.calls import CALL, with_ids
-from api.queries.gate import WHOLE, Rows, ScopedBooks, published, scan_rollups
+from api.queries.gate import WHOLE, Rows, ScopedBooks, published, scan_rollups, slice_rollups
 from api.queries.listing import FrameListing, Listing, Order
 from api.queries.pricing import price_calls
 from api.queries.publication import one_publication
@@ -43,11 +44,25 @@ def chains(books: ScopedBooks, query: ChainQuery) -> Listing[ChainSummary]:
     """Chains that started in the range, by list cost, highest first; unpriced ones last."""
     if query.start is not None and query.end is not None and query.end <= query.start:
         raise UsageError("the range is empty", where="end", remedy="the range is [start, end): end must be later than start")
-    frame = scan_rollups(books, CHAINS, published(books, query.start, query.end), "initiator")
+    months, condition = published(books, query.start, query.end), _condition(query)
+
+    def batches(size: int) -> Iterator[pl.DataFrame]:
+        for rows in slice_rollups(books, CHAINS, months, "initiator", size):
+            yield rows.filter(condition).select(_SUMMARY)
+
+    frame = scan_rollups(books, CHAINS, months, "initiator").filter(condition).select(_SUMMARY)
+    order = (Order("list_cost", descending=True), Order("start_time", descending=True), Order("chain_id"))
+    # Price books are in US dollars.
+    return FrameListing(ChainSummary, frame, order, sums=("list_cost",), currency=pl.lit("USD"), is_of_runs=True, batches=batches)
+
+
+def _condition(query: ChainQuery) -> pl.Expr:
+    """Whether a row of `chains` fits the query."""
+    conditions = [pl.lit(value=True)]
     if query.start is not None:
-        frame = frame.filter(pl.col("start_time") >= query.start)
+        conditions.append(pl.col("start_time") >= query.start)
     if query.end is not None:
-        frame = frame.filter(pl.col("start_time") < query.end)
+        conditions.append(pl.col("start_time") < query.end)
     for column, value in (
         ("initiator_agent", query.agent),
         ("initiator_team", query.team),
@@ -56,12 +71,10 @@ def chains(books: ScopedBooks, query: ChainQuery) -> Listing[ChainSummary]:
     ):
         if value is not None:
             unknown = pl.col(column).is_null() | (pl.col(column) == "")
-            frame = frame.filter(pl.col(column) == value if value else unknown)
+            conditions.append(pl.col(column) == value if value else unknown)
     if query.search:
-        frame = frame.filter(pl.col("root_name").str.contains(query.search, literal=True))
-    order = (Order("list_cost", descending=True), Order("start_time", descending=True), Order("chain_id"))
-    # Price books are in US dollars.
-    return FrameListing(ChainSummary, frame.select(_SUMMARY), order, sums=("list_cost",), currency=pl.lit("USD"), is_of_runs=True)
+        conditions.append(pl.col("root_name").str.contains(query.search, literal=True))
+    return pl.all_horizontal(conditions)
 
 
 @one_publication

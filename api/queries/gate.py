@@ -11,7 +11,7 @@ rows, for arithmetic that shows other teams' parts only summed, and every use of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
@@ -24,6 +24,7 @@ from ledger.books import Books
 from ledger.periods import month_of, month_start
 from ledger.published import PublishedMonth
 from ledger.settings import Settings
+from ledger.slices import slices
 from ledger.tables import Table
 
 Rows = Literal["initiator", "executor", "either", "whole"]
@@ -113,13 +114,31 @@ def scan_rollups(books: ScopedBooks, table: Table, months: Sequence[PublishedMon
     return _scan(books, table, pairs, "month", "rollup_id").filter(books.is_row_of(rows))
 
 
+def slice_rollups(
+    books: ScopedBooks, table: Table, months: Sequence[PublishedMonth], rows: Rows, size: int
+) -> Iterator[pl.DataFrame]:
+    """As `scan_rollups`, at most `size` rows at a time, for files of any length."""
+    pairs = [(m.month, rollup_id) for m in months for rollup_id in m.rollup_ids]
+    if pairs:
+        condition = _in_force(pairs, "month", "rollup_id") & books.is_row_of(rows)
+        for frame in slices(books.whole.store, table, _partitions(pairs, "month", "rollup_id"), size):
+            yield frame.filter(condition)
+
+
 def _scan(books: ScopedBooks, table: Table, pairs: Sequence[tuple[str, str]], month_column: str, run_column: str) -> pl.LazyFrame:
     if not pairs:
         return table.empty().lazy()
-    partitions = {month_column: sorted({m for m, _ in pairs}), run_column: sorted({r for _, r in pairs})}
-    # A run may cover several months of which another run has replaced some: the pair decides, not each half.
-    in_force = pl.any_horizontal(
+    partitions = _partitions(pairs, month_column, run_column)
+    return books.whole.store.scan(table, partitions).filter(_in_force(pairs, month_column, run_column))
+
+
+def _partitions(pairs: Sequence[tuple[str, str]], month_column: str, run_column: str) -> dict[str, list[str]]:
+    return {month_column: sorted({m for m, _ in pairs}), run_column: sorted({r for _, r in pairs})}
+
+
+def _in_force(pairs: Sequence[tuple[str, str]], month_column: str, run_column: str) -> pl.Expr:
+    """Whether a row is of a pair. A run may cover several months of which another run has replaced some: the pair decides, not each half."""
+    return pl.any_horizontal(
         (pl.col(month_column) == month) & pl.col(run_column).is_in(sorted(r for m, r in pairs if m == month))
-        for month in partitions[month_column]
+        for month in sorted({m for m, _ in pairs})
     )
-    return books.whole.store.scan(table, partitions).filter(in_force)

@@ -5,7 +5,7 @@
     ModelListing    rows that are in memory already, in their order
 
     listing.page(limit=100, after=None, offset=0) -> Page     count and totals are those of the whole query, never of the page
-    listing.frames() -> Iterator[DataFrame]                   all rows in batches, for files; those of the store are in no particular order
+    listing.frames(totals) -> Iterator[DataFrame]             all rows in batches, for files; those of the store are in no particular order
 
 `order` names the columns that rows are sorted by; together they are unique, so that a page goes on after the values of the last row.
 """
@@ -33,7 +33,9 @@ M = TypeVar("M", bound=BaseModel)
 Keys = Sequence[Any]
 """Values of the order columns of a row."""
 
-BATCH_ROWS = 50_000
+BATCH_ROWS = 10_000
+_MANY_ROWS = 50_000
+"""From so many on a file is made from slices of the table, which takes longer and little memory."""
 _SQL_BATCH_ROWS = 1_000
 
 
@@ -73,7 +75,7 @@ class Listing(ABC, Generic[M]):
         """Rows in order with their keys, after the row with the keys `after`; and the totals of all rows."""
 
     @abstractmethod
-    def frames(self) -> Iterator[pl.DataFrame]:
+    def frames(self, totals: Totals) -> Iterator[pl.DataFrame]:
         """All rows in batches, at least one."""
 
     def page(self, *, limit: int | None = None, offset: int = 0, after: Keys | None = None) -> Page[M]:
@@ -94,7 +96,7 @@ class Listing(ABC, Generic[M]):
 
 
 class FrameListing(Listing[M]):
-    """Rows of the store. `sums` are columns of money that are summed by `currency`."""
+    """Rows of the store. `sums` are columns of money that are summed by `currency`; `batches` are the rows, at most so many at a time."""
 
     def __init__(
         self,
@@ -107,8 +109,10 @@ class FrameListing(Listing[M]):
         is_of_runs: bool = False,
         of_rows: Callable[[pl.DataFrame], list[M]] | None = None,
         names: Mapping[str, str] | None = None,
+        batches: Callable[[int], Iterator[pl.DataFrame]] | None = None,
     ) -> None:
         self.model, self.order, self.is_of_runs = model, tuple(order), is_of_runs
+        self._batches = batches
         self._frame, self._sums, self._names = frame, tuple(sums), dict(names or {})
         self._currency = pl.col("currency") if currency is None else currency
         self._of_rows = of_rows or (lambda rows: [model.model_validate(row) for row in rows.iter_rows(named=True)])
@@ -126,13 +130,17 @@ class FrameListing(Listing[M]):
         rows, totals = pl.collect_all([page, self._totals_frame()])
         return self._of_rows(rows), [list(keys) for keys in rows.select(columns).iter_rows()], self._totals(totals)
 
-    def frames(self) -> Iterator[pl.DataFrame]:
+    def frames(self, totals: Totals) -> Iterator[pl.DataFrame]:
         """All rows in batches."""
         present = set(self._frame.collect_schema().names())
         names = {column: name for name in self.model.model_fields if (column := self._column(name)) in present}
-        rows = self._frame.select(pl.col(column).alias(name) for column, name in names.items())
+        fields = [pl.col(column).alias(name) for column, name in names.items()]
+        rows = self._frame.select(fields)
         yield pl.DataFrame(schema=rows.collect_schema())
-        yield from rows.collect_batches(chunk_size=BATCH_ROWS, engine="streaming")
+        if self._batches is not None and totals.rows >= _MANY_ROWS:
+            yield from (batch.select(fields) for batch in self._batches(BATCH_ROWS))
+        else:
+            yield from rows.collect_batches(chunk_size=BATCH_ROWS, engine="streaming")
 
     def _column(self, name: str) -> str:
         return next((column for column, field_name in self._names.items() if field_name == name), name)
@@ -195,7 +203,7 @@ class SqlListing(Listing[M]):
         rows = list(islice(self._rows(after), offset, stop))
         return rows, [[getattr(row, by.column) for by in self.order] for row in rows], self.totals()
 
-    def frames(self) -> Iterator[pl.DataFrame]:
+    def frames(self, totals: Totals) -> Iterator[pl.DataFrame]:
         """All rows in batches."""
         yield frame_of(self.model, [])
         rows = self._rows(None)
@@ -237,6 +245,6 @@ class ModelListing(Listing[M]):
         stop = None if limit is None else offset + limit
         return self._rows[offset:stop], keys[offset:stop], self.totals()
 
-    def frames(self) -> Iterator[pl.DataFrame]:
+    def frames(self, totals: Totals) -> Iterator[pl.DataFrame]:
         """All rows in batches."""
         yield frame_of(self.model, self._rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
@@ -12,7 +11,7 @@ from fastapi import Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from api.cursors import CursorSeal
+from api.cursors import CursorSeal, digest, query_of
 from api.errors import RequestError, described_responses
 from api.etags import NOT_MODIFIED
 from api.formats import FILE_TYPES, Format, file_response, negotiated
@@ -34,7 +33,6 @@ ROWS: dict[int | str, dict[str, Any]] = {
 """The responses of a route that lists rows."""
 
 _PAGE_ROWS = 100
-_PAGING = frozenset({"format", "limit", "offset", "cursor"})
 
 FormatParam = Annotated[
     Format | None, Query(description="json, ndjson, csv, parquet or arrow; by default what the Accept header likes best.")
@@ -63,8 +61,9 @@ class Rows:
 
     def file(self, listing: Listing[M], name: str, totals: Totals | None = None) -> Response:
         """All rows as a file. Their number, and sums of money, are in the headers."""
-        headers = _total_headers(totals or listing.totals())
-        return file_response(listing.frames(), self.format, name=name, headers=headers)
+        totals = totals or listing.totals()
+        headers = _total_headers(totals)
+        return file_response(listing.frames(totals), self.format, name=name, headers=headers)
 
     def frame_file(self, frame: pl.DataFrame, name: str, sums: Sequence[str] = ()) -> Response:
         """A frame as a file, with the sums of its columns by currency."""
@@ -95,6 +94,7 @@ class Pages(Rows):
     ) -> None:
         super().__init__(request, format)
         self.limit, self.cursor, self.offset = limit, cursor, offset
+        request.state.is_personal = cursor is not None  # a cursor belongs to its principal
         if cursor is not None and offset:
             raise RequestError(422, "invalid", "a cursor has its place already", where="offset", remedy="send one of the two")
 
@@ -112,6 +112,7 @@ class Pages(Rows):
         page = self._page(books, listing)
         headers = {}
         if page.next:
+            self._request.state.next_cursor = page.next
             next_url = self._request.url.include_query_params(cursor=page.next).remove_query_params("offset")
             headers["Link"] = f'<{next_url.replace(path=quote(self._request.url.path))}>; rel="next"'
         if self.is_json:
@@ -125,7 +126,8 @@ class Pages(Rows):
     @one_publication
     def _page(self, books: ScopedBooks, listing: Listing[M]) -> Page[M]:
         seal: CursorSeal = self._request.app.state.cursor_seal
-        place = {"query": self._query(books), "runs": _runs(books) if listing.is_of_runs else ""}
+        query = query_of(self._request.url.path, self._request.query_params.multi_items(), books.principal)
+        place = {"query": query, "runs": _runs(books) if listing.is_of_runs else ""}
         after = None if self.cursor is None else seal.open(self.cursor, **place)
         try:
             page, last = listing.page_with_keys(limit=self.limit or _PAGE_ROWS, offset=self.offset, after=after)
@@ -135,18 +137,9 @@ class Pages(Rows):
             page.next = seal.close(last, **place)
         return page
 
-    def _query(self, books: ScopedBooks) -> str:
-        """Digest of what is asked, and by whom."""
-        parameters = sorted((name, value) for name, value in self._request.query_params.multi_items() if name not in _PAGING)
-        return _digest(self._request.url.path, books.principal.scope_key, *(f"{n}={v}" for n, v in parameters))
-
 
 def _runs(books: ScopedBooks) -> str:
-    return _digest(*(f"{m.month}:{m.run_id}:{','.join(m.rollup_ids)}" for m in published(books)))
-
-
-def _digest(*parts: str) -> str:
-    return sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return digest(*(f"{m.month}:{m.run_id}:{','.join(m.rollup_ids)}" for m in published(books)))
 
 
 def _total_headers(totals: Totals) -> dict[str, str]:

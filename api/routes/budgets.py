@@ -30,7 +30,7 @@ _EXISTS = described_responses({409: "The name is taken"})
 def reading(settings: Settings) -> APIRouter:
     """The GETs."""
     routes = APIRouter(prefix="/v1", tags=["reading"], responses=ERROR_RESPONSES)
-    stands_on = reads(EXCHANGE_RATES, db.BudgetRevision, db.BudgetRequest, db.Owner)
+    stands_on = reads(EXCHANGE_RATES, db.Budget, db.BudgetRevision, db.BudgetRequest, db.Owner, db.ReservationLevel)
 
     @routes.get(
         "/budgets", response_model=Page[Budget], summary="Budgets and how they stand", responses=ROWS, dependencies=stands_on

@@ -44,7 +44,7 @@ from api.routes.parameters import (
     ViewParam,
     shape,
 )
-from ledger.db import Alert, Owner, Run, StoredRule
+from ledger.db import Alert, FactRemoval, Owner, Run, StoredRule
 from ledger.periods import parse_bound
 from ledger.settings import Settings
 from ledger.tables import CHARGES, EXCHANGE_RATES, PRICES, PROBLEMS, RAW_FILES, SPANS
@@ -63,7 +63,7 @@ ERROR_RESPONSES = described_responses(
     }
 )
 
-_EXPLAINED = (CHARGES, PRICES, RAW_FILES, SPANS, Owner, Run, StoredRule)
+_EXPLAINED = (CHARGES, PRICES, RAW_FILES, SPANS, FactRemoval, Owner, Run, StoredRule)
 
 
 def router(settings: Settings) -> APIRouter:
@@ -282,7 +282,7 @@ def _evidence(routes: APIRouter) -> None:
         return answer.document(queries.evidence(books, month=month, basis=basis))
 
 
-def refuse_unacceptable(request: Request) -> None:
+async def refuse_unacceptable(request: Request) -> None:
     """Refuses (406) a request that takes no JSON, of a route whose answers are in no other form."""
     route = request.scope.get("route")
     dependant, has_body = getattr(route, "dependant", None), getattr(route, "status_code", None) != 204
@@ -290,7 +290,7 @@ def refuse_unacceptable(request: Request) -> None:
         negotiated(request.headers.get("accept", ""), ("json",))
 
 
-def refuse_unknown(request: Request) -> None:
+async def refuse_unknown(request: Request) -> None:
     """Refuses (422) unknown query parameters, so that a misspelt one is not ignored."""
     from api.errors import RequestError
 

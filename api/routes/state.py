@@ -176,7 +176,7 @@ def _gaps(routes: APIRouter, settings: Settings) -> None:
         response_model=Gaps,
         summary="Calls that each channel missed",
         responses=ROWS,
-        dependencies=reads(METRIC_POINTS, SPANS),
+        dependencies=reads(METRIC_POINTS, SPANS, db.FactRemoval),
     )
     def gaps(
         books: WholeBill,

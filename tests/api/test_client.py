@@ -147,6 +147,17 @@ def test_a_change_is_sent_again_under_one_key(monkeypatch: pytest.MonkeyPatch) -
     assert next_requests[0].headers["Idempotency-Key"] != key
 
 
+def test_it_tells_that_an_answer_is_a_stored_one() -> None:
+    is_stored = iter([False, True, False])
+    transport = httpx.MockTransport(
+        lambda _: httpx.Response(204, headers={"RootCost-Replayed": "true"} if next(is_stored) else {})
+    )
+    client = Client("http://127.0.0.1", http=httpx.Client(transport=transport, base_url="http://127.0.0.1"))
+    for is_replay in (False, True, False):
+        client.drop_budget("care")
+        assert client.is_replay == is_replay
+
+
 @pytest.mark.parametrize(
     ("statuses", "problem"), [((503, 503, 503), UnavailableProblem), ((0, 0, 0), UnreachableProblem), ((418,), ApiProblem)]
 )

@@ -110,16 +110,19 @@ def test_what_an_answer_reads_is_in_its_tag(books: Books, http: Any, monkeypatch
     conclusions = {table.name for table in TABLES.values() if {"run_id", "rollup_id"} & set(table.partition_by)}
     opened_tables: set[str] = set()
     statements: list[str] = []
-    open_table = Store.delta
 
-    def open_and_note(store: Store, table: Any, **options: Any) -> Any:
-        opened_tables.add(table.name)
-        return open_table(store, table, **options)
+    def noting(open_table: Callable[..., Any]) -> Callable[..., Any]:
+        def open_and_note(store: Store, table: Any, **options: Any) -> Any:
+            opened_tables.add(table.name)
+            return open_table(store, table, **options)
+
+        return open_and_note
 
     def note_statement(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement)
 
-    monkeypatch.setattr(Store, "delta", open_and_note)
+    for name in ("delta", "newest"):
+        monkeypatch.setattr(Store, name, noting(getattr(Store, name)))
     sa.event.listen(books.database.engine, "before_cursor_execute", note_statement)
     _, key = create_key(books, "team", [Grant("finance", "Care"), Grant("viewer", "Data"), Grant("finance")], actor="test")
     _, team_key = create_key(books, "team", [Grant("viewer", "Care")], actor="test")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ledger.budgets import revisions
 from ledger.budgets.revisions import Change
 from ledger.budgets.terms import Terms
 from ledger.db import BudgetRevision, Database, Published
+from ledger.published import published_months
 from ledger.settings import StoreSettings
 from tests.support.audit_damage import DAMAGES, damage, write_from_two_processes
 from tests.support.books_by_hand import charge, charges, write
@@ -68,6 +70,31 @@ def test_books_on_postgresql(postgres: str, books: Books) -> None:
         report = attribute(served)
         with served.database.session() as session:
             assert session.get_one(Published, "2026-10").run_id == report.run_id
+
+
+def test_what_was_read_is_read_again_after_a_commit_of_anybody(postgres: str) -> None:
+    url = fresh_database(postgres, "revisions")
+    reading, writing = Database(url), Database(url)
+
+    def months() -> list[str]:
+        return [month.month for month in published_months(reading)]
+
+    def publish(month: str) -> None:
+        with writing.session() as session:
+            session.add(Published(month=month, run_id="run", rollup_ids=[], published_at=datetime(2026, 11, 1, tzinfo=UTC)))
+            session.flush()
+            assert month not in months(), "it is not committed yet"
+
+    assert months() == months() == []
+    values = [reading.unless_changed("test", lambda _: object()) for _ in range(2)]
+    assert values[0] is values[1]
+    publish("2026-10")
+    assert reading.unless_changed("test", lambda _: object()) is not values[0]
+    assert months() == ["2026-10"]
+    publish("2026-11")
+    assert months() == ["2026-10", "2026-11"]
+    reading.close()
+    writing.close()
 
 
 def test_the_audit_log_is_one_chain_on_postgresql_and_every_damage_is_named(postgres: str) -> None:

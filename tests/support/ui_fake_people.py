@@ -59,6 +59,10 @@ class People:
     """Session, method and path of every request."""
     set_cookie: str = ""
     """A cookie that every answer sets."""
+    tag: str = ""
+    """The ETag of every answer to a reading; the same for everybody, which the API never does."""
+    conditions: list[tuple[str, str, str | None]] = field(default_factory=list)
+    """Session, path and `If-None-Match` of every reading."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = Headers(scope=scope)
@@ -90,12 +94,20 @@ class People:
             await answer(scope, receive, send)
             return
         assert person is not None
+        condition = headers.get("if-none-match")
+        if method == "GET":
+            self.conditions.append((session, path, condition))
+        if self.tag and condition == self.tag:
+            await Response(status_code=304, headers={"ETag": self.tag})(scope, receive, send)
+            return
         if method != "GET":
             MutableHeaders(scope=scope)["Authorization"] = f"Bearer {fake.TOKEN}"  # the app beneath knows no sessions
 
         async def sending(message: Any) -> None:
             if self.set_cookie and message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["Set-Cookie"] = self.set_cookie
+            if self.tag and method == "GET" and message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["ETag"] = self.tag
             await send(message)
 
         await person.app(scope, receive, sending)

@@ -15,6 +15,7 @@ from tests.support.ui_fake_people import COOKIE, People, Person
 from ui import api_requests, identity
 from ui.addresses import api_url
 from ui.identity import Identity
+from ui.tagged_answers import Place, TaggedAnswer, TaggedAnswers
 
 BUDGET = {"name": "x", "scope": "team", "scope_name": "Dev", "amount": "1", "currency": "USD", "view": "initiator"}
 
@@ -65,6 +66,35 @@ def test_the_same_url_is_answered_to_each_identity_on_its_own(people: People, ta
         tab(session)
         problem = api_requests.try_request(lambda api: api.costs(by=["team"]))
         assert isinstance(problem, ApiProblem) and problem.type == "/problems/login-needed"
+
+
+def test_an_answer_that_still_holds_is_not_sent_again_and_is_nobody_elses(
+    people: People, tab: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the API gave two people one tag, neither would be shown what the other was answered."""
+    monkeypatch.setattr(people, "tag", 'W/"1"')
+    people.conditions.clear()
+    for session, teams_of_session in [("ada", {"Care"}), ("ci", {"Dev"}), ("ada", {"Care"}), ("ci", {"Dev"})]:
+        tab(session)
+        assert teams() == teams_of_session
+        st.cache_data.clear()
+    assert people.conditions == [
+        ("ada", "/v1/costs", None), ("ci", "/v1/costs", None), ("ada", "/v1/costs", 'W/"1"'), ("ci", "/v1/costs", 'W/"1"'),
+    ]  # fmt: skip
+    monkeypatch.setattr(people, "tag", 'W/"2"')
+    tab("ada")
+    assert teams() == {"Care"}
+    assert people.conditions[-1] == ("ada", "/v1/costs", 'W/"1"')
+
+
+def test_tagged_answers_have_a_limit() -> None:
+    answers = TaggedAnswers(max_bytes=25_000)
+    places = [Place(f"http://127.0.0.1/{number}", "", "key") for number in range(6)]
+    for place in places:
+        answers.put(place, TaggedAnswer('W/"1"', [], b"x" * 5_000))
+    assert [answers.get(place) is not None for place in places] == [False, False, True, True, True, True]
+    answers.put(places[2], TaggedAnswer('W/"2"', [], b"x" * 30_000))
+    assert [answers.get(place) for place in places] == [None] * 6
 
 
 def test_a_cookie_that_an_answer_sets_goes_to_nobody(people: People, tab: Callable[[str], None]) -> None:
