@@ -141,7 +141,7 @@ class AlertSettings(Section):
     )
     channels: list[Channel] = Field(default_factory=list, description="Receivers of alerts.")
     routes: list[Route] = Field(default_factory=list, description="Which alerts go to which receivers.")
-    digests: list[Digest] = Field(default_factory=list, description="Summaries.")
+    digests: list[Digest] = Field(default_factory=list, description="Summaries sent at set times.")
     group_over: int = Field(
         5, ge=1, description="When more alerts than this wait for one Slack or e-mail receiver they are sent as one message."
     )

@@ -138,5 +138,5 @@ def test_a_backup_of_an_earlier_version_is_upgraded_and_one_of_a_later_version_r
     restore(target, tmp_path / "restored", actor="test")
     with closing(sqlite3.connect(tmp_path / "restored/rootcost.db")) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
-        assert connection.execute("SELECT name, note FROM budgets").fetchall() == [("b", None)]
+        assert connection.execute("SELECT name, note FROM budget_revisions").fetchall() == [("b", None)]
     assert figures(tmp_path / "restored") == expected_figures
