@@ -186,7 +186,7 @@ def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None
 
 def _store(books: Books) -> str:
     try:
-        books.store.version(CHARGES)
+        books.store.delta(CHARGES)
     except RootCostError as error:
         return error.what
     return "ok"

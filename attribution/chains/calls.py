@@ -32,6 +32,9 @@ complete signal that has a value for it. (CA-1a)"""
 CLAIM = ("claimed_agent", "claimed_team", "claim_source")
 """The root agent that baggage, a header or a tag names, and the source of that claim."""
 
+_PLACE = ("provider_account", "provider_region")
+"""The place as the provider's side states it: its own log knows where it bills, a gateway what it was told. (RA-1d)"""
+
 _FLAGS = ("claim_conflict", "id_conflict", "absurd_usage")
 """Columns that are true for a call if they are true for any of its signals."""
 
@@ -137,7 +140,7 @@ def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) ->
     by_completeness = multi_signal.sort(
         -pl.col("__told"), "__channel", -pl.col("rank"), "trace_key", "span_key", *_tie_breakers(multi_signal), nulls_last=True
     )
-    grouped_columns = {*CLAIM, *(c for block in _FIELD_GROUPS for c in block)}
+    grouped_columns = {*CLAIM, *_PLACE, *(c for block in _FIELD_GROUPS for c in block)}
     claims = pl.col("claimed_agent").is_not_null() | pl.col("claimed_team").is_not_null()
     trusted_claims = claims & pl.col("claim_source").is_in(list(trusted_sources))
     plain_columns = [
@@ -146,6 +149,11 @@ def _merge_fields(multi_signal: pl.DataFrame, trusted_sources: Sequence[str]) ->
     fields = by_completeness.group_by("__call", maintain_order=True).agg(
         *(pl.col(c).drop_nulls().first() for c in plain_columns if c not in _FLAGS),
         *(pl.col(c).any() for c in multi_signal.columns if c in _FLAGS),
+        *(
+            pl.coalesce(pl.col(c).filter(_is_provider_log()).drop_nulls().first(), pl.col(c).drop_nulls().first())
+            for c in _PLACE
+            if c in multi_signal.columns
+        ),
         *(pl.col(c).filter(pl.col("input_tokens").is_not_null()).first() for c in _FIELD_GROUPS[0]),
         *(pl.col(c).filter(_has_largest_output()).first() for c in _FIELD_GROUPS[1]),
         pl.col("output_tokens").filter(pl.col("input_tokens").is_not_null()).first().alias("__output_of_total"),
@@ -169,6 +177,11 @@ def _nearest(column: str, among: pl.Expr) -> pl.Expr:
 def _is_detached() -> pl.Expr:
     """Whether a row is in no chain but its own: a provider's log of requests, or a gateway's row without a trace."""
     return pl.col("trace_id").eq_missing(pl.col("span_id"))
+
+
+def _is_provider_log() -> pl.Expr:
+    """Whether a signal is the provider's own log of a request."""
+    return ~pl.col("channel").is_in([*GATEWAYS, OTLP, "otlp-events"])
 
 
 def _has_largest_output() -> pl.Expr:

@@ -15,13 +15,15 @@ def request_proofs(signals: pl.DataFrame, shared_ids: pl.DataFrame) -> pl.DataFr
     repeated from a cache or chosen by a client, and proves nothing. A signal without model or prompt belongs to the only call that has
     its id, and never joins two. `shared_ids` names the ids that are another caller's.
     """
-    ids = with_callers(call_ids(signals), shared_ids)
+    own_ids = signals.select("row", id="provider_request_id", is_own=pl.lit(value=True)).drop_nulls("id")
+    ids = with_callers(call_ids(signals).join(own_ids, on=["row", "id"], how="left"), shared_ids)
     ids = ids.filter(pl.col("id").is_duplicated())
     if not ids.height:
         return pl.DataFrame(schema=PROOFS)
     answers = signals.join(ids.select("row").unique(), on="row", how="semi")
     answers = answers.select(
         "row",
+        "start_time",
         "gateway_call_id",
         "output_tokens",
         hit=pl.col("cache_hit").fill_null(value=False),
@@ -44,18 +46,21 @@ def _partial_proofs(signal_ids: pl.DataFrame, complete: pl.DataFrame) -> pl.Data
     partial = signal_ids.filter(pl.col("prompt").is_null() | pl.col("model").is_null())
     if not partial.height:
         return pl.DataFrame(schema=PROOFS)
-    readings = complete.select("row", "id", "hit", whole_prompt="prompt", whole_model="model")
+    readings = complete.select("row", "id", "hit", "start_time", whole_prompt="prompt", whole_model="model")
     # Two readings of one signal are one call; readings of different signals that share none are two.
-    calls_by_id = readings.unique(["id", "hit", "whole_prompt", "whole_model"])
+    calls_by_id = readings.group_by("id", "hit", "whole_prompt", "whole_model").agg(whole_start=pl.col("start_time").min())
     sole = readings.group_by("id", "hit").agg(
         pl.col("whole_prompt").n_unique().alias("prompts"), pl.col("whole_model").n_unique().alias("models")
     )
     sole = sole.filter((pl.col("prompts") == 1) & (pl.col("models") == 1)).select("id", "hit")
-    candidates = partial.join(calls_by_id.join(sole, on=["id", "hit"], how="semi"), on=["id", "hit"], suffix="_whole")
+    candidates = partial.join(calls_by_id.join(sole, on=["id", "hit"], how="semi"), on=["id", "hit"])
     agrees = (pl.col("prompt").is_null() | (pl.col("prompt") == pl.col("whole_prompt"))) & (
         pl.col("model").is_null() | (pl.col("model") == pl.col("whole_model"))
     )
-    sole_matches = candidates.filter(agrees).sort("row", "id").unique("row", keep="first", maintain_order=True)
+    # Its own id says more than those it passes on, and of these the one of the call that started nearest to it.
+    distance = (pl.col("start_time") - pl.col("whole_start")).abs()
+    matches = candidates.filter(agrees).sort("row", pl.col("is_own").fill_null(value=False).not_(), distance, "id")
+    sole_matches = matches.unique("row", keep="first", maintain_order=True)
     partial_proofs = sole_matches.select("row", proof=_proof("whole_prompt", "whole_model"))
     # Where no signal of an id is complete, those that agree in what they have are one call, as long as they report something.
     without_complete = partial.join(complete.select("id", "hit").unique(), on=["id", "hit"], how="anti")

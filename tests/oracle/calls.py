@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from tests.oracle.chains import Key, Node, Row, enclosing
@@ -98,22 +99,24 @@ def _own(signal: Row, name: str) -> str:
     return f"{name}|{other[name]}" if name in other else name
 
 
-def _responses(group: Sequence[Node], sole: Mapping[Proof, Proof]) -> set[Proof]:
+def _responses(group: Sequence[Node], sole: Mapping[Proof, tuple[Proof, datetime]]) -> set[Proof]:
     """The ids of a request together with model and prompt. Output proves nothing: a stream that was cut has less of it. (CA-1a)
 
     Reading: prompts are equal if the whole prompt is; who tells of cached tokens, too, or counts them in another way, does not tell of
     another call. An answer out of a cache is another call than the one it repeats. A signal without a prompt belongs to the only
-    call that has its id.
+    call that has its id: by its own id first, then by that of the call which started nearest to it.
     """
     proofs: set[Proof] = set()
     for s in _signals(group):
-        for request in (_own(s, name) for name in request_ids(s)):
-            hit = bool(s.get("cache_hit"))
-            if s.get("input_tokens") is not None:
-                proofs |= {(request, prompt, _family(s), hit) for prompt in _prompts(s)}
-            elif (request, _family(s), hit) in sole:
-                proofs.add(sole[request, _family(s), hit])
-                break
+        hit = bool(s.get("cache_hit"))
+        if s.get("input_tokens") is not None:
+            proofs |= {(_own(s, name), prompt, _family(s), hit) for name in request_ids(s) for prompt in _prompts(s)}
+            continue
+        called = {name: sole[key] for name in request_ids(s) if (key := (_own(s, name), _family(s), hit)) in sole}
+        if called:
+            proofs.add(
+                min((n != s.get("provider_request_id"), abs(s["start_time"] - at), n, p) for n, (p, at) in called.items())[-1]
+            )
     return proofs
 
 
@@ -128,12 +131,15 @@ def request_ids(signal: Row) -> list[str]:
     return sorted({i for i in (signal.get("provider_request_id"), *further) if i})
 
 
-def _sole_calls(leaves: Sequence[Node], copied: set[Proof]) -> dict[Proof, Proof]:
-    """By id, model and hit: what proves the only call that has the id."""
-    proofs: dict[tuple[Any, Any], set[Proof]] = {}
-    for proof in _responses(leaves, {}) - copied:
-        proofs.setdefault((proof[0], proof[3]), set()).add(proof)
-    return {(request, one[0][2], hit): one[0] for (request, hit), some in proofs.items() if len(one := list(some)) == 1}
+def _sole_calls(leaves: Sequence[Node], copied: set[Proof]) -> dict[Proof, tuple[Proof, datetime]]:
+    """By id, model and hit: what proves the only call that has the id, and when that call started."""
+    starts: dict[tuple[Any, Any], dict[Proof, datetime]] = {}
+    for leaf in leaves:
+        for signal in leaf.signals:
+            for proof in _responses([replace(leaf, signals=[signal])], {}) - copied:
+                call_starts = starts.setdefault((proof[0], proof[3]), {})
+                call_starts[proof] = min(signal["start_time"], call_starts.get(proof, signal["start_time"]))
+    return {(request, p[2], hit): (p, at) for (request, hit), some in starts.items() if len(some) == 1 for p, at in some.items()}
 
 
 def _without_bridges(group: list[Node]) -> list[list[Node]]:

@@ -140,8 +140,9 @@ def _possible(keys: Keys, provider: str | None) -> dict[str, str | None]:
 
 
 def _billed(call: Call, column: str) -> str | None:
-    """What the provider's side states of the place: a gateway or the provider's own log, never the caller's span. (RA-1d)"""
-    return next((s[column] for s in call.signals if s["channel"] != "otlp" and s.get(column) is not None), None)
+    """What the provider's side states of the place: the provider's own log, else a gateway, never the caller's span. (RA-1d)"""
+    stating_signals = [s for s in by_completeness(call.signals) if s["channel"] != "otlp" and s.get(column) is not None]
+    return next((s[column] for s in sorted(stating_signals, key=lambda s: s["channel"] == "litellm")), None)
 
 
 def price_of(

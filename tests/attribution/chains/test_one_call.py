@@ -151,6 +151,30 @@ def test_ca1a_a_span_that_names_the_ids_of_two_calls_joins_neither(books: Books,
     assert sum(row[1] or 0 for row in used(books) if "litellm" in row[0]) == 2000
 
 
+@pytest.mark.parametrize(("own", "passed_on", "expected"), [("r1", ["r2"], 1000), ("r2", ["r1"], 700), (None, ["r1", "r2"], 700)])
+def test_ca1a_a_span_of_two_ids_is_the_call_of_its_own_id_else_the_nearest(
+    books: Books, own: str | None, passed_on: list[str], expected: int
+) -> None:
+    """Whatever the ids are called: the call of the other one stays a call by itself."""
+    answers = call(1, 1000, **LOG, provider_request_id="r1"), call(2, 700, **BEDROCK_LOG, provider_request_id="r2")
+    silent = call(3, None, output_tokens=None, provider_request_id=own, request_ids=json.dumps(passed_on))
+    rows = [
+        {**row, "start_time": at(10, minute), "end_time": at(11)}
+        for minute, row in zip((0, 20, 15), (*answers, silent), strict=True)
+    ]
+    write(books, spans=spans(*rows))
+    assert [row[1] for row in used(books) if "otlp" in row[0]] == [expected]
+
+
+def test_ra1d_the_providers_own_log_knows_the_account_that_is_billed(books: Books) -> None:
+    """The gateway's row is more complete, and names the account that it was configured with."""
+    log = call(1, None, output_tokens=None, **BEDROCK_LOG, provider_request_id="r1", account_id="2222", usage_scope="leaf")
+    write(books, spans=spans(log, call(2, 1000, **LOG, provider_request_id="r1", account_id="1111", region="eu-west-1")))
+    attribute(books)
+    [row] = books.store.scan(CALLS).collect().to_dicts()
+    assert (row["channels"], row["account"], row["region"]) == ("bedrock-log+litellm", "2222", "eu-west-1")
+
+
 def test_ca1_of_a_call_that_only_gateway_rows_report_the_earliest_trace_has_it(books: Books) -> None:
     """The trace that came first has the call, whatever its id is; a later one repeats it."""
     for number in (1, 2):
