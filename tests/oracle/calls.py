@@ -112,10 +112,12 @@ def _responses(group: Sequence[Node], sole: Mapping[Proof, tuple[Proof, datetime
         if s.get("input_tokens") is not None:
             proofs |= {(_own(s, name), prompt, _family(s), hit) for name in request_ids(s) for prompt in _prompts(s)}
             continue
-        called = {name: sole[key] for name in request_ids(s) if (key := (_own(s, name), _family(s), hit)) in sole}
-        if called:
+        calls_by_id = {name: sole[key] for name in request_ids(s) if (key := (_own(s, name), _family(s), hit)) in sole}
+        if calls_by_id:
             proofs.add(
-                min((n != s.get("provider_request_id"), abs(s["start_time"] - at), n, p) for n, (p, at) in called.items())[-1]
+                min((n != s.get("provider_request_id"), abs(s["start_time"] - at), n, p) for n, (p, at) in calls_by_id.items())[
+                    -1
+                ]
             )
     return proofs
 
@@ -139,7 +141,7 @@ def _sole_calls(leaves: Sequence[Node], copied: set[Proof]) -> dict[Proof, tuple
             for proof in _responses([replace(leaf, signals=[signal])], {}) - copied:
                 call_starts = starts.setdefault((proof[0], proof[3]), {})
                 call_starts[proof] = min(signal["start_time"], call_starts.get(proof, signal["start_time"]))
-    return {(request, p[2], hit): (p, at) for (request, hit), some in starts.items() if len(some) == 1 for p, at in some.items()}
+    return {(request, p[2], hit): (p, at) for (request, hit), ends in starts.items() if len(ends) == 1 for p, at in ends.items()}
 
 
 def _without_bridges(group: list[Node]) -> list[list[Node]]:

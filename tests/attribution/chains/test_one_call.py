@@ -151,9 +151,9 @@ def test_ca1a_a_span_that_names_the_ids_of_two_calls_joins_neither(books: Books,
     assert sum(row[1] or 0 for row in used(books) if "litellm" in row[0]) == 2000
 
 
-@pytest.mark.parametrize(("own", "passed_on", "expected"), [("r1", ["r2"], 1000), ("r2", ["r1"], 700), (None, ["r1", "r2"], 700)])
+@pytest.mark.parametrize(("own", "passed_on", "tokens"), [("r1", ["r2"], 1000), ("r2", ["r1"], 700), (None, ["r1", "r2"], 700)])
 def test_ca1a_a_span_of_two_ids_is_the_call_of_its_own_id_else_the_nearest(
-    books: Books, own: str | None, passed_on: list[str], expected: int
+    books: Books, own: str | None, passed_on: list[str], tokens: int
 ) -> None:
     """Whatever the ids are called: the call of the other one stays a call by itself."""
     answers = call(1, 1000, **LOG, provider_request_id="r1"), call(2, 700, **BEDROCK_LOG, provider_request_id="r2")
@@ -163,7 +163,7 @@ def test_ca1a_a_span_of_two_ids_is_the_call_of_its_own_id_else_the_nearest(
         for minute, row in zip((0, 20, 15), (*answers, silent), strict=True)
     ]
     write(books, spans=spans(*rows))
-    assert [row[1] for row in used(books) if "otlp" in row[0]] == [expected]
+    assert [row[1] for row in used(books) if "otlp" in row[0]] == [tokens]
 
 
 def test_ra1d_the_providers_own_log_knows_the_account_that_is_billed(books: Books) -> None:
