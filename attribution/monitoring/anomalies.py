@@ -13,12 +13,11 @@ from statistics import median_low
 
 import polars as pl
 
+from attribution.monitoring import anomaly_rows
 from attribution.monitoring.daily_spend import SCOPES, daily_spend
 from ledger.books import Books
-from ledger.money import MONEY
 from ledger.periods import month_of, previous_month
 from ledger.published import runs_in_force
-from ledger.tables import ANOMALIES
 
 WINDOW_DAYS = 28
 MIN_DAYS = 7
@@ -37,14 +36,14 @@ def detect(books: Books, months: Sequence[str] | None = None) -> int:
             continue
         spend = daily_spend(books, [previous_month(month), month])
         rows = [row | {"month": month, "run_id": runs[month]} for scope in SCOPES for row in _anomalous_days(spend, scope, month)]
-        frame = (
-            pl.DataFrame(rows, schema_overrides=dict.fromkeys(("actual", "expected", "excess"), MONEY))
-            if rows
-            else ANOMALIES.empty()
-        )
-        books.store.replace(ANOMALIES, frame, {"month": month})
+        rows = [row | {"kind": "spike", "anomaly_id": _id(row)} for row in rows]
+        anomaly_rows.replace(books, month, ("spike",), rows)
         anomaly_count += len(rows)
     return anomaly_count
+
+
+def _id(row: dict[str, object]) -> str:
+    return anomaly_rows.anomaly_id(str(row["scope"]), str(row["scope_name"]), str(row["currency"]), str(row["day"]))
 
 
 def _anomalous_days(spend: pl.DataFrame, scope: str, month: str) -> list[dict[str, object]]:
