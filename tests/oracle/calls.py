@@ -351,18 +351,22 @@ def disjoint(told: Mapping[str, Any], flags: set[str]) -> Usage | None:
     cached = (read or 0) + (short or 0) + (long or 0)
     total_in, total_out, thought = told.get("input_tokens"), told.get("output_tokens"), told.get("reasoning_tokens")
 
-    inclusive = told.get("input_includes_cache")
-    if inclusive is None and total_in is not None and cached:
+    beyond = (told.get("total_tokens") or 0) - (total_in or 0) - (total_out or 0)
+    inclusive, outside = told.get("input_includes_cache"), _outside(beyond, read or 0, cached - (read or 0), total_in)
+    if outside and not thought:
+        # The total counts one of reads and writes beside the input, whatever the table says of both. (CA-5)
+        flags |= {"count_contradiction"} if inclusive is not None else set()
+    elif inclusive is None and total_in is not None and cached:
         # A total of just input and output is no proof: some emitters add the two up themselves.
-        inclusive = told.get("total_tokens") != total_in + cached + (total_out or 0)
+        inclusive = beyond != cached
         if inclusive and total_in >= cached:
             flags.add("input_semantics_unknown")
-    beyond = (told.get("total_tokens") or 0) - (total_in or 0) - (total_out or 0)
     if inclusive and total_in is not None and cached and not thought and beyond == cached:
         # The record counts the cached tokens beside the input, whatever the table says. (CA-5)
         inclusive = False
         flags.add("count_contradiction")
-    plain = None if total_in is None else total_in - (cached if inclusive else 0)
+    inside = cached - outside if outside and not thought else cached if inclusive else 0
+    plain = None if total_in is None else total_in - inside
     # Reading: who does not say whether output includes reasoning means that it does, as OpenTelemetry has it.
     said = (
         None if total_out is None else total_out - ((thought or 0) if told.get("output_includes_reasoning") is not False else 0)
@@ -376,6 +380,13 @@ def disjoint(told: Mapping[str, Any], flags: set[str]) -> Usage | None:
         "reasoning_tokens": thought,
     }
     return {meter: count for meter, count in meters.items() if count is not None}
+
+
+def _outside(beyond: int, read: int, written: int, total_in: int | None) -> int:
+    """Reads or writes, where a total counts just one of them beside the input; 0 if it does not."""
+    if total_in is None or not read or not written or read == written or beyond not in (read, written):
+        return 0
+    return beyond if read + written - beyond <= total_in else 0
 
 
 def _wrappers(nodes: Mapping[Key, Node], leaves: Sequence[Call]) -> list[Call]:
