@@ -31,6 +31,7 @@ EXCLUDED_MODULES = frozenset(
         "alerts",
         "anomalies",
         "anomaly_alerts",
+        "anomaly_causes",
         "anomaly_detection",
         "anomaly_rows",
         "anomaly_series",

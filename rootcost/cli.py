@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from rootcost.commands import (
     alerts,
+    anomalies,
     audit,
     backup,
     budgets,
@@ -155,6 +156,7 @@ for part in (
     explain,
     budgets,
     alerts,
+    anomalies,
     forecast,
     rules,
     verify,

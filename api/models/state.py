@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, datetime
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from api.models.base import Money, ResponseModel, describe
 from ledger.tables import ANOMALIES, PROBLEMS
 
 
 class AnomalyRow(ResponseModel):
-    """A day with unusual spend."""
+    """Spend, or a chain, that is unlike its own past, and why."""
 
     scope: str = Field(description=describe(ANOMALIES, "scope"))
     scope_name: str = Field(description=describe(ANOMALIES, "scope_name"))
@@ -22,6 +23,24 @@ class AnomalyRow(ResponseModel):
     expected: Money = Field(description=describe(ANOMALIES, "expected"))
     excess: Money = Field(description=describe(ANOMALIES, "excess"))
     score_approx: float = Field(description=describe(ANOMALIES, "score_approx"))
+    kind: str | None = Field(default=None, description=describe(ANOMALIES, "kind"))
+    grain: str | None = Field(default=None, description=describe(ANOMALIES, "grain"))
+    start_time: datetime | None = Field(default=None, description=describe(ANOMALIES, "start_time"))
+    end_time: datetime | None = Field(default=None, description=describe(ANOMALIES, "end_time"))
+    is_open: bool | None = Field(default=None, description=describe(ANOMALIES, "is_open"))
+    expected_end: datetime | None = Field(default=None, description=describe(ANOMALIES, "expected_end"))
+    drivers: dict[str, Money] = Field(default_factory=dict, description="Why, by driver; the amounts sum to `excess`.")
+    chains: list[str] = Field(default_factory=list, description="Ids of the dearest chains of this time.")
+    chain_note: str | None = Field(default=None, description=describe(ANOMALIES, "chain_note"))
+    team: str | None = Field(default=None, description=describe(ANOMALIES, "team"))
+    anomaly_id: str | None = Field(default=None, description="Id of the anomaly, and of its alert if it raised one.")
+    part_of: str | None = Field(default=None, description=describe(ANOMALIES, "part_of"))
+
+    @field_validator("drivers", "chains", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """The table has them as JSON."""
+        return json.loads(value) if isinstance(value, str) else value
 
 
 class ProblemRow(ResponseModel):

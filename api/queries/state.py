@@ -42,7 +42,7 @@ _RECENT_PARTITIONS = 7
 
 
 def anomalies(books: ScopedBooks, *, month: str | None = None) -> Listing[AnomalyRow]:
-    """Anomalous days, newest first; `month` selects one month."""
+    """Anomalies, newest first; `month` selects one month."""
     frame = books.whole.store.scan(ANOMALIES)
     if not books.sees_all:
         frame = frame.filter(OwnNames.of(books).is_held())
@@ -50,7 +50,8 @@ def anomalies(books: ScopedBooks, *, month: str | None = None) -> Listing[Anomal
         parse_month(month)
         frame = frame.filter(pl.col("day").dt.strftime("%Y-%m") == month)
     newest = (Order("day", descending=True), Order("score_approx", descending=True))
-    order = (*newest, Order("scope"), Order("scope_name"), Order("currency"))
+    order = (*newest, Order("scope"), Order("scope_name"), Order("currency"), Order("anomaly_id"))
+    frame = frame.with_columns(pl.col("drivers").fill_null("{}"), pl.col("chains").fill_null("[]"))
     return FrameListing(AnomalyRow, frame, order, sums=("actual", "expected", "excess"), is_of_runs=True)
 
 

@@ -84,7 +84,7 @@ def _monitoring(routes: APIRouter) -> None:
     @routes.get(
         "/anomalies",
         response_model=Page[AnomalyRow],
-        summary="Days with unusual spend",
+        summary="Anomalies: spend that is unlike its own past, and why",
         responses=ROWS,
         dependencies=reads(ANOMALIES, db.Owner),
     )

@@ -1,100 +1,191 @@
-"""Anomalies: days that cost far more than the days before.
+"""Anomalies: where spend is unlike its own past, why, and who is told.
 
-The baseline is the median of up to 28 earlier days and the spread their median absolute deviation, so one expensive day does not hide
-the next. A day counts when it lies 6 robust standard deviations above, and the excess is worth at least one unit of money.
+Series by agent, workflow, tool, team, model and provider of published costs, by day of use (`anomaly_series`), go through the detector
+(`anomaly_detection`). Each anomaly is explained by drivers that sum to its impact (`cost_drivers`), and by its dearest chains. Of anomalies with one
+cause one is told (`anomaly_causes`), by an alert (`anomaly_alerts`).
+
+The anomalies of a month are found in the days from twelve weeks before it to the end of the month after it, whichever months are asked for: the same
+ledger gives the same rows. So a run also renews those of the months whose windows hold the days that it computed.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
-from statistics import median_low
+from typing import Any, Final
 
 import polars as pl
 
-from attribution.monitoring import anomaly_rows
-from attribution.monitoring.daily_spend import SCOPES, daily_spend
+from attribution.monitoring import anomaly_alerts, anomaly_rows
+from attribution.monitoring.anomaly_causes import Anomaly, causes
+from attribution.monitoring.anomaly_detection import MIN_DAYS, MIN_EXCESS, SHIFT_DAYS, AnomalousDays, Calendar, find
+from attribution.monitoring.anomaly_series import SCOPES, SpendSeries
+from attribution.monitoring.cost_drivers import OTHER, PeriodUsage, decompose
 from ledger.books import Books
-from ledger.periods import month_of, previous_month
+from ledger.money import text
+from ledger.periods import month_end, month_of, month_start, next_month, now, previous_month
 from ledger.published import runs_in_force
+from ledger.tables import ANOMALIES
 
-WINDOW_DAYS = 28
-MIN_DAYS = 7
-MIN_SCORE = 6.0
-MIN_EXCESS = Decimal(1)
-_NORMAL = 1.4826
-"""Ratio of standard deviation to median absolute deviation, for normal noise."""
+KINDS: Final = ("spike", "level_shift", "new", "silent")
+HISTORY_DAYS: Final = 84
+"""Days before a month that its anomalies are judged by."""
+_MONTHS_AFTER: Final = 3
+"""Months after one whose windows reach back to it."""
+_LONGEST_DAYS: Final = {"spike": SHIFT_DAYS + 2, "level_shift": MIN_DAYS, "new": MIN_DAYS}
+_NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_DAY: Final = timedelta(days=1)
 
 
-def detect(books: Books, months: Sequence[str] | None = None) -> int:
-    """Builds `anomalies` of the published months by initiating team and agent; returns how many there are."""
+def detect(books: Books, months: Sequence[str] | None = None, *, today: date | None = None) -> int:
+    """Builds `anomalies` of the published months, by default all, and decides about their alerts; returns how many there are."""
     runs = runs_in_force(books.database)
+    wanted_months = _reached([month for month in (runs if months is None else months) if month in runs], runs)
+    if not wanted_months:
+        return 0
+    series = SpendSeries(books, *_window(wanted_months[0], wanted_months[-1]))
+    today = today or now().astimezone(series.zone).date()
     anomaly_count = 0
-    for month in months if months is not None else list(runs):
-        if month not in runs:
-            continue
-        spend = daily_spend(books, [previous_month(month), month])
-        rows = [row | {"month": month, "run_id": runs[month]} for scope in SCOPES for row in _anomalous_days(spend, scope, month)]
-        rows = [row | {"kind": "spike", "anomaly_id": _id(row)} for row in rows]
-        anomaly_rows.replace(books, month, ("spike",), rows)
+    for month in wanted_months:
+        rows = _rows(books, series, find_all(series, month, today), month, runs[month])
+        anomaly_rows.replace(books, month, KINDS, rows)
+        anomaly_alerts.decide(books, month, runs[month], rows, today)
         anomaly_count += len(rows)
     return anomaly_count
 
 
-def _id(row: dict[str, object]) -> str:
-    return anomaly_rows.anomaly_id(str(row["scope"]), str(row["scope_name"]), str(row["currency"]), str(row["day"]))
+def _reached(months: Sequence[str], runs: dict[str, str]) -> list[str]:
+    """The published months whose windows hold a day of these."""
+    reached_months = set()
+    for month in months:
+        near_month = previous_month(month)
+        for _ in range(_MONTHS_AFTER + 2):
+            reached_months.add(near_month)
+            near_month = next_month(near_month)
+    return sorted(reached_months & runs.keys())
 
 
-def _anomalous_days(spend: pl.DataFrame, scope: str, month: str) -> list[dict[str, object]]:
-    column = f"initiator_{scope}"
-    series = spend.filter(pl.col(column).is_not_null()).group_by(column, "currency", "day").agg(pl.col("cost").sum()).sort("day")
-    out: list[dict[str, object]] = []
-    for (name, currency), days in series.group_by([column, "currency"], maintain_order=True):
-        costs: dict[date, Decimal] = dict(days.select("day", "cost").iter_rows())
-        first = min(costs)
-        for day, cost in costs.items():
-            if month_of(day) != month:
+def _window(first: str, last: str) -> tuple[date, date]:
+    return month_start(first).date() - HISTORY_DAYS * _DAY, month_end(next_month(last)).date()
+
+
+def find_all(series: SpendSeries, month: str, today: date) -> list[Anomaly]:
+    """Anomalies of all series that began in a month, largest first."""
+    start, end = _window(month, month)
+    has_data = frozenset(day for day in series.days_with_data if start <= day < end)
+    if not has_data:
+        return []
+    calendar = Calendar(min(has_data), max(has_data), has_data, is_last_whole=max(has_data) < today)
+    anomalies: dict[str, Anomaly] = {}
+    for scope in SCOPES:
+        for (name, currency), all_costs in series.series(scope).items():
+            costs = {day: cost for day, cost in all_costs.items() if day in has_data}
+            if not costs or max(costs.values()) < MIN_EXCESS:
                 continue
-            past = [
-                costs.get(day - timedelta(days=n), Decimal(0))
-                for n in range(1, WINDOW_DAYS + 1)
-                if day - timedelta(days=n) >= first
-            ]
-            judgement = score_day(cost, past)
-            if judgement is not None:
-                baseline, score = judgement
-                out.append(
-                    {
-                        "scope": scope,
-                        "scope_name": name,
-                        "day": day,
-                        "currency": currency,
-                        "actual": cost,
-                        "expected": baseline,
-                        "excess": cost - baseline,
-                        "score_approx": score,
-                    }
-                )
-    return out
+            for days in find(costs, calendar):
+                anomaly = Anomaly(scope, name, currency, days)
+                is_told_of_scope = days.kind not in ("new", "silent") or scope in ("agent", "workflow")
+                if is_told_of_scope and month_of(days.start) == month:
+                    anomalies.setdefault(anomaly.anomaly_id, anomaly)
+    return sorted(anomalies.values(), key=lambda anomaly: (-abs(anomaly.impact), anomaly.anomaly_id))
 
 
-def score_day(cost: Decimal, past: Sequence[Decimal]) -> tuple[Decimal, float] | None:
-    """The expected cost and the score of a day, or None if it is like the days before.
+def _rows(books: Books, series: SpendSeries, anomalies: Sequence[Anomaly], month: str, run_id: str) -> list[dict[str, Any]]:
+    stored_rows = {
+        row["anomaly_id"]: row for row in books.store.scan(ANOMALIES, {"month": [month]}).collect().iter_rows(named=True)
+    }
+    parts = causes(series, anomalies)
+    rows = []
+    for anomaly in anomalies:
+        days = anomaly.days
+        row: dict[str, Any] = {
+            "month": month,
+            "run_id": run_id,
+            "scope": anomaly.scope,
+            "scope_name": anomaly.name,
+            "day": days.start,
+            "currency": anomaly.currency,
+            "actual": days.actual,
+            "expected": days.expected,
+            "excess": days.impact,
+            "score_approx": days.score_approx,
+            "kind": days.kind,
+            "grain": "day",
+            "start_time": series.instant(days.start),
+            "end_time": series.instant(days.end + _DAY),
+            "is_open": not days.is_over,
+            "expected_end": _expected_end(series, days),
+            "team": series.owner(anomaly.scope, anomaly.name),
+            "anomaly_id": anomaly.anomaly_id,
+            "part_of": parts.get(anomaly.anomaly_id),
+        }
+        known_row = stored_rows.get(anomaly.anomaly_id)
+        is_known = known_row is not None and all(
+            known_row[name] == row[name] for name in ("kind", "actual", "expected", "start_time", "end_time")
+        )
+        rows.append(
+            row | ({name: known_row[name] for name in _EXPLANATION} if known_row and is_known else explanation(series, anomaly))
+        )
+    return rows
 
-    >>> score_day(Decimal(90), [Decimal(n) for n in (10, 11, 9, 10, 12, 10, 11)])
-    (Decimal('10'), 53.96)
-    >>> score_day(Decimal(12), [Decimal(n) for n in (10, 11, 9, 10, 12, 10, 11)]) is None
-    True
+
+_EXPLANATION: Final = ("drivers", "chains", "chain_note")
+
+
+def _expected_end(series: SpendSeries, days: AnomalousDays) -> datetime | None:
+    """When it is over at the latest. Of a silence nobody knows."""
+    if days.is_over:
+        return series.instant(days.end + _DAY)
+    if (length := _LONGEST_DAYS.get(days.kind)) is None:
+        return None
+    return series.instant(max(days.start + length * _DAY, days.end + _DAY))
+
+
+def explanation(series: SpendSeries, anomaly: Anomaly) -> dict[str, str | None]:
+    """Drivers and chains of an anomaly. The days before are taken at the volume that makes them cost what was expected."""
+    days = anomaly.days
+    span = [days.start + n * _DAY for n in range((days.end - days.start).days + 1)]
+    after = series.usage(anomaly.scope, anomaly.name, anomaly.currency, span)
+    before = PeriodUsage()
+    if days.reference_days and days.expected > 0:
+        before = series.usage(anomaly.scope, anomaly.name, anomaly.currency, days.reference_days).as_of(days.expected)
+    drivers = drivers_of(before, after, days.impact)
+    chains = series.chains(anomaly.scope, anomaly.name, [*days.reference_days, *span])
+    is_anomalous = pl.col("day").is_in(span)
+    dearest = chains.filter(is_anomalous)["chain_id"].head(3).to_list()
+    return {
+        "drivers": json.dumps({name: text(amount) for name, amount in drivers.items()}),
+        "chains": json.dumps(dearest),
+        "chain_note": chain_note(chains.filter(~is_anomalous)["calls"].to_list(), chains.filter(is_anomalous)["calls"].to_list()),
+    }
+
+
+def drivers_of(before: PeriodUsage, after: PeriodUsage, impact: Decimal) -> dict[str, Decimal]:
+    """The drivers, which sum to the impact: what two readings of the costs differ in, if anything, is in `other charges`."""
+    drivers = decompose(before, after)
+    difference = impact - sum(drivers.values(), Decimal(0))
+    return drivers | {OTHER: drivers.get(OTHER, Decimal(0)) + difference} if difference else drivers
+
+
+def chain_note(calls_before: Sequence[int], calls_after: Sequence[int]) -> str | None:
+    """How chains of an anomaly differ from those before, in words; None where they do not.
+
+    >>> chain_note([10, 12, 14, 15, 18, 20] * 3, [12, 60, 66, 72])
+    'three chains of 60 to 72 calls instead of 10 to 20'
     """
-    if len(past) < MIN_DAYS:
+    if len(calls_before) < 5 or not calls_after:
         return None
-    baseline = median_low(past)
-    spread = median_low([abs(p - baseline) for p in past])
-    excess = cost - baseline
-    if excess < MIN_EXCESS:
+    ordered_calls = sorted(calls_before)
+    low, high = ordered_calls[len(ordered_calls) // 20], ordered_calls[-1 - len(ordered_calls) // 20]
+    longer_chains = sorted(calls for calls in calls_after if calls > 2 * high)
+    if not longer_chains:
         return None
-    # A series without any spread still has noise, taken as a twentieth of its level.
-    unit_approx = max(float(spread), float(baseline) / 20, 0.01) * _NORMAL
-    score = round(float(excess) / unit_approx, 2)
-    return (baseline, score) if score >= MIN_SCORE else None
+    count = len(longer_chains)
+    number = _NUMBERS[count] if count < len(_NUMBERS) else f"{count:,}"
+    return f"{number} {'chain' if count == 1 else 'chains'} of {_span(longer_chains[0], longer_chains[-1])} calls instead of {_span(low, high)}"
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
