@@ -141,7 +141,9 @@ def _sole_calls(leaves: Sequence[Node], copied: set[Proof]) -> dict[Proof, tuple
             for proof in _responses([replace(leaf, signals=[signal])], {}) - copied:
                 call_starts = starts.setdefault((proof[0], proof[3]), {})
                 call_starts[proof] = min(signal["start_time"], call_starts.get(proof, signal["start_time"]))
-    return {(request, p[2], hit): (p, at) for (request, hit), ends in starts.items() if len(ends) == 1 for p, at in ends.items()}
+    return {
+        (request, p[2], hit): (p, at) for (request, hit), calls in starts.items() if len(calls) == 1 for p, at in calls.items()
+    }
 
 
 def _without_bridges(group: list[Node]) -> list[list[Node]]:
@@ -352,8 +354,8 @@ def disjoint(told: Mapping[str, Any], flags: set[str]) -> Usage | None:
     total_in, total_out, thought = told.get("input_tokens"), told.get("output_tokens"), told.get("reasoning_tokens")
 
     beyond = (told.get("total_tokens") or 0) - (total_in or 0) - (total_out or 0)
-    inclusive, outside = told.get("input_includes_cache"), _outside(beyond, read or 0, cached - (read or 0), total_in)
-    if outside and not thought:
+    inclusive, tokens_beside = told.get("input_includes_cache"), _tokens_beside(beyond, read or 0, cached - (read or 0), total_in)
+    if tokens_beside and not thought:
         # The total counts one of reads and writes beside the input, whatever the table says of both. (CA-5)
         flags |= {"count_contradiction"} if inclusive is not None else set()
     elif inclusive is None and total_in is not None and cached:
@@ -365,8 +367,8 @@ def disjoint(told: Mapping[str, Any], flags: set[str]) -> Usage | None:
         # The record counts the cached tokens beside the input, whatever the table says. (CA-5)
         inclusive = False
         flags.add("count_contradiction")
-    inside = cached - outside if outside and not thought else cached if inclusive else 0
-    plain = None if total_in is None else total_in - inside
+    included_tokens = cached - tokens_beside if tokens_beside and not thought else cached if inclusive else 0
+    plain = None if total_in is None else total_in - included_tokens
     # Reading: who does not say whether output includes reasoning means that it does, as OpenTelemetry has it.
     said = (
         None if total_out is None else total_out - ((thought or 0) if told.get("output_includes_reasoning") is not False else 0)
@@ -382,11 +384,17 @@ def disjoint(told: Mapping[str, Any], flags: set[str]) -> Usage | None:
     return {meter: count for meter, count in meters.items() if count is not None}
 
 
-def _outside(beyond: int, read: int, written: int, total_in: int | None) -> int:
+def _tokens_beside(surplus: int, read_tokens: int, write_tokens: int, total_in: int | None) -> int:
     """Reads or writes, where a total counts just one of them beside the input; 0 if it does not."""
-    if total_in is None or not read or not written or read == written or beyond not in (read, written):
+    if (
+        total_in is None
+        or not read_tokens
+        or not write_tokens
+        or read_tokens == write_tokens
+        or surplus not in (read_tokens, write_tokens)
+    ):
         return 0
-    return beyond if read + written - beyond <= total_in else 0
+    return surplus if read_tokens + write_tokens - surplus <= total_in else 0
 
 
 def _wrappers(nodes: Mapping[Key, Node], leaves: Sequence[Call]) -> list[Call]:
