@@ -118,6 +118,7 @@ def create_app(
     app.include_router(rules.writing(operations.rules), dependencies=changing)
     app.include_router(sources.writing(operations.sources), dependencies=changing)
     app.state.books = books
+    app.state.evaluator_delay = str  # nothing is late where nothing evaluates; `rootcost serve` sets it
     app.state.cursor_seal = CursorSeal(token)
     app.state.etag_key = sha256(b"etag\0" + token.encode()).digest()
     app.state.tag_seal = TagSeal(app.state.etag_key, books.settings)
@@ -151,10 +152,10 @@ def create_app(
 def _service(app: FastAPI, books: Books, spool: Spool, metrics: Metrics) -> None:
     @app.get("/health", tags=["service"], summary="Whether the process answers")
     def health() -> Health:
-        """Does not use the store or the database. A full disk is told; the process is alive."""
-        shortage = disk.shortage(books.folders)
-        checks = {"disk": shortage} if shortage else {}
-        return Health(status="degraded" if shortage else "ok", checks=checks, version=product_version())
+        """Does not use the store or the database. A full disk is told, and that alerts are not evaluated; the process is alive."""
+        failures = {"disk": disk.shortage(books.folders) or "", "alerts": app.state.evaluator_delay()}
+        checks = {name: failure for name, failure in failures.items() if failure}
+        return Health(status="degraded" if checks else "ok", checks=checks, version=product_version())
 
     @app.get(
         "/ready", tags=["service"], summary="Whether the process can do its work", responses={503: read.ERROR_RESPONSES[503]}

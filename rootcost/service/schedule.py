@@ -18,15 +18,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from ledger import disk
 from ledger.addresses import masked
-from ledger.alerts import alert_id
 from ledger.errors import DiskFull, RootCostError, SettingsError, StoreUnreachable
 from ledger.periods import now
+from rootcost.service.jobs import Detail, Jobs
 
 if TYPE_CHECKING:
     from apscheduler.schedulers.background import BackgroundScheduler
@@ -35,123 +35,6 @@ if TYPE_CHECKING:
     from ledger.spool import Spool
 
 log = logging.getLogger("rootcost.schedule")
-
-Detail = Mapping[str, Any]
-"""What a round did, as it is kept in `job_runs`; empty: nothing."""
-
-
-class Jobs:
-    """The jobs without their schedule: each call does what is due and returns what it did."""
-
-    def __init__(self, books: Books, spool: Spool) -> None:
-        from rootcost.alerting.dispatch import Dispatcher
-
-        self.books = books
-        self.spool = spool
-        self.turn = threading.Lock()
-        """Held while attributing."""
-        self._draining = threading.Lock()
-        self._dispatcher = Dispatcher(books)
-        self._seen: dict[str, str] = {}
-        self._seen_budgets: str | None = None
-        self._outdated_removed_on: date | None = None
-
-    def drain(self) -> Detail:
-        """Moves received telemetry from the spool to the ledger; also while a run attributes, which reads a snapshot."""
-        from ledger.locks import write_lock
-
-        waiting = len(self.spool.pending())
-        if not waiting:
-            return {}
-        with self._draining, write_lock(self.books):
-            return {"deliveries": waiting, "rows": self.spool.drain(self.books.store)}
-
-    def attribute(self) -> Detail:
-        """Attributes the months that changed since the last round, evaluates budgets and decides about alerts."""
-        from ledger.published import runs_in_force
-        from rootcost.service.changed_months import budget_fingerprint, input_fingerprints, months_to_check
-
-        before, budget_state = input_fingerprints(self.books), budget_fingerprint(self.books)
-        months = months_to_check(self._seen, before)
-        has_new_budgets = self._seen_budgets not in (None, budget_state)
-        self._seen_budgets = budget_state
-        # A month without facts is attributed only where it is published: its facts were withdrawn, and its figures must follow.
-        published_months = runs_in_force(self.books.database)
-        months = [month for month in months if month in before or month in published_months]
-        if not months:
-            self._seen = before
-            return self._evaluate_budgets() if has_new_budgets else {}
-        from attribution.monitoring import anomalies, budgets
-        from attribution.run import LIVE, attribute
-        from ledger.locks import attribution_lock, write_lock
-        from rootcost.pricebook import at_hand
-
-        with self.turn, attribution_lock(self.books):
-            with write_lock(self.books):
-                at_hand(self.books)
-            report = attribute(self.books, months, cause=LIVE)
-            attributed_months, other_code = report.months, report.other_code
-            if report.stale:
-                report = attribute(self.books, report.stale, cause=LIVE)
-                attributed_months, other_code = [*attributed_months, *report.months], [*other_code, *report.other_code]
-            alerts = budgets.evaluate(self.books)
-            anomalies.detect(self.books, attributed_months)
-        # Facts that arrived during the run differ from `before`, so the next run processes them.
-        self._seen = before
-        if not attributed_months and not alerts:
-            return {}
-        detail = {"run_id": report.run_id, "months": attributed_months, "published": report.published, "alerts": len(alerts)}
-        return detail | ({"other_code": other_code} if other_code else {})
-
-    def _evaluate_budgets(self) -> Detail:
-        """Evaluates budgets that were set up or changed while no month did."""
-        from attribution.monitoring import budgets
-        from ledger.locks import attribution_lock
-
-        with self.turn, attribution_lock(self.books):
-            alerts = budgets.evaluate(self.books)
-        return {"alerts": len(alerts)}
-
-    def maintain(self) -> Detail:
-        """Removes what nobody needs any more from the disk, and merges small files; once a day, what is older than its retention."""
-        from ledger.locks import attribution_lock, write_lock
-        from ledger.maintenance import maintain
-        from rootcost.operations.retention import RetentionCounts, remove_outdated
-
-        with self.turn, attribution_lock(self.books), write_lock(self.books):
-            counts: Detail = maintain(self.books).counts()
-            today = now().date()
-            removals = remove_outdated(self.books) if today != self._outdated_removed_on else RetentionCounts()
-            self._outdated_removed_on = today
-        return {**counts, **removals.counts, **({"settled": removals.settled} if removals.settled else {})}
-
-    def keep_head(self) -> Detail:
-        """Writes the head of the audit log where `audit.heads_uri` says."""
-        from ledger.audit_heads import keep_head
-
-        head = keep_head(self.books)
-        return {} if head is None else {"sequence": head.sequence, "hash": head.hash}
-
-    def watch(self) -> Detail:
-        """Raises alerts for sources that have become stale."""
-        from rootcost.service.staleness import raise_alerts
-
-        rung = raise_alerts(self.books)
-        return {"stale": [alert.subject for alert in rung]} if rung else {}
-
-    def deliver(self) -> Detail:
-        """Decides about digests, and sends the alerts that are due."""
-        from rootcost.alerting.digests import decide_due
-
-        decide_due(self.books, now())
-        result = self._dispatcher.dispatch()
-        sent = [alert for alert in result.sent if alert != alert_id("watchdog")]
-        return {"sent": sent, "failed": result.failed} if sent or result.failed else {}
-
-    def beat(self) -> Detail:
-        """A heartbeat: the evaluator works, and so does the way to the receivers."""
-        self._dispatcher.beat()
-        return {}
 
 
 HEAD_SECONDS = 60.0
@@ -190,6 +73,7 @@ class Schedule:
         self.error: RootCostError | None = None
         self._books = books
         self._due_at = self._beat_at = float("-inf")
+        self._evaluated_at = float("-inf")
         self._led = False
         self._quiet = False
         self._reading = 0
@@ -254,6 +138,16 @@ class Schedule:
         self.leadership.resign()
         return time.monotonic() <= deadline
 
+    def evaluator_delay(self) -> str:
+        """That alerts have not been evaluated for two periods longer than they should; empty while they are, and where another process leads."""
+        if not self._led:
+            return ""
+        period = max(BEAT_SECONDS, self._books.settings.serve.attribute_seconds)
+        age_seconds = time.monotonic() - self._evaluated_at
+        if age_seconds - max(self._due_at - self._evaluated_at, 0.0) <= 2 * period:
+            return ""
+        return f"alerts were evaluated last {age_seconds:.0f} seconds ago; see rootcost.log for the last error of attribute"
+
     def read(self, name: str) -> None:
         """Reads a source now, and schedules a retry if that failed."""
         from ledger import sources
@@ -299,6 +193,8 @@ class Schedule:
         if not leads:
             self.leadership.resign()
             self.timetable.close()
+        if leads and not self._led:
+            self._evaluated_at = time.monotonic()  # what another process did before is not this one's delay
         self._led = leads
 
     def _take_over(self) -> None:
@@ -375,8 +271,9 @@ class Schedule:
 
         started_at, started_seconds = now(), time.monotonic()
         detail = self.jobs.attribute()
-        if time.monotonic() >= self._beat_at:
-            self._beat_at = time.monotonic() + BEAT_SECONDS
+        self._evaluated_at = time.monotonic()
+        if self._evaluated_at >= self._beat_at:
+            self._beat_at = self._evaluated_at + BEAT_SECONDS
             self.jobs.beat()
         if detail:
             ended_seconds = time.monotonic()

@@ -191,6 +191,7 @@ class _Service:
             else None
         )
         self._schedule = Schedule(books, spool, address=addresses.api)
+        app.state.evaluator_delay = self._schedule.evaluator_delay
         self._dashboard = (
             Dashboard(
                 books.home,

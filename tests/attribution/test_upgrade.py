@@ -23,7 +23,7 @@ from ledger.books import Books
 from ledger.db import Published, Rollup, Run
 from ledger.spool import Spool
 from ledger.tables import COSTS, USAGE_HOURLY
-from rootcost.service.schedule import Jobs
+from rootcost.service.jobs import Jobs
 from tests.support.books_by_hand import SONNET, at, charge, charges, price, span, spans, write
 from tests.support.cli_books import Command
 from tests.support.paths import ROOT

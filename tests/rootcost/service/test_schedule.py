@@ -30,10 +30,12 @@ from ledger.tables import CHARGES, SPANS
 from rootcost.operations import source_runs
 from rootcost.operations.source_runs import BY_CLOCK, backoff, longest_backoff, read_source
 from rootcost.service.changed_months import facts_by_month, input_fingerprints, months_to_check
-from rootcost.service.schedule import Jobs, Schedule
+from rootcost.service.jobs import Jobs
+from rootcost.service.schedule import Schedule
 from rootcost.service.staleness import raise_alerts
 from rootcost.service.timetable import TABLE
 from tests.attribution.test_rules import call
+from tests.support.api_examples import app_of, client_of
 from tests.support.books_by_hand import charge, charges, spans, write
 from tests.support.cli_books import write_files
 
@@ -70,6 +72,33 @@ def test_draining_moves_deliveries_to_the_ledger_once(books: Books, spool: Spool
     assert jobs.drain() == {"deliveries": 2, "rows": 1}
     assert jobs.drain() == {}
     assert books.store.scan(SPANS).collect().height == 1
+
+
+def test_health_tells_that_alerts_are_not_evaluated(books: Books, schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = app_of(books)
+    app.state.evaluator_delay = schedule.evaluator_delay
+    with client_of(app) as http:
+
+        def health_after(seconds: float) -> tuple[str, list[str]]:
+            instant = time.monotonic() + seconds
+            with monkeypatch.context() as patch:
+                patch.setattr("rootcost.service.schedule.time.monotonic", lambda: instant)
+                answer = http.get("/health").json()
+            return answer["status"], list(answer["checks"])
+
+        assert health_after(1000) == ("ok", [])  # another process leads, and tells of itself
+        schedule._lead()
+        assert [health_after(100), health_after(140)] == [("ok", []), ("degraded", ["alerts"])]
+        with monkeypatch.context() as patch:
+            patch.setattr(schedule.jobs, "attribute", lambda: int("no number"))
+            schedule.run("attribute", schedule._attribute)
+        assert health_after(140)[0] == "degraded"  # an evaluation that fails is none
+        monkeypatch.setattr(schedule.jobs, "attribute", lambda: {"alerts": 0})
+        schedule._evaluated_at -= 140
+        assert health_after(0)[0] == "degraded"
+        schedule.run("attribute", schedule._attribute)
+        assert health_after(100)[0] == "ok"
+        schedule.leadership.resign()
 
 
 def test_telemetry_is_stored_while_a_run_attributes_which_reads_the_facts_as_they_were(books: Books, spool: Spool) -> None:
