@@ -16,17 +16,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import polars as pl
+import sqlalchemy as sa
 
 from attribution.costs import balance, charge_groups, prior_months, settling, shared_rules, unit_scale
 from attribution.costs.month import MonthCosts, compute_month_costs
 from attribution.costs.sink import CostSink, MemorySink, StagedSink
 from attribution.fact_reach import FactReach, partition_values
-from attribution.monitoring import count_findings, drift_alerts, findings, late_facts, missing_rates, similar_names
+from attribution.monitoring import adjustments, count_findings, drift_alerts, findings, late_facts, missing_rates, similar_names
 from attribution.pricing import PriceBook
 from attribution.usage.build import Executor, ThreadExecutor, UsageBuilder
 from attribution.usage.reader import Usage
 from ledger import code, periods, recovery, registry, rule_store, staging
 from ledger.books import Books
+from ledger.closing.documents import frozen_runs
 from ledger.db import Published, Run
 from ledger.errors import UsageError
 from ledger.exchange_rates import Exchange
@@ -159,6 +161,7 @@ class _Run:
         )
         self.prior = prior_months.PriorMonths(books, self.run_id)
         self.drift: dict[str, pl.DataFrame] = {}
+        self.adjusted_months: dict[str, pl.DataFrame] = {}
         self.force = False
         self.rules = fingerprint(shared_rules.cost_settings(self.settings.attribution) + SETTINGS_FORM)
 
@@ -192,6 +195,7 @@ class _Run:
             self.report.balance = pl.concat(balances)
             self.report.spans_read, self.report.rollups_reused = self.usage_builder.spans_read, self.usage_builder.rollups_reused
             balance.require_balanced(self.report.balance)
+            self.adjusted_months = adjustments.adjustments(self.books, due_months, self.run_id)
         except Exception as error:
             self._finish("refused", str(error))
             raise
@@ -372,16 +376,17 @@ class _Run:
                     )
             run = session.get_one(Run, self.run_id)
             run.status, run.finished_at = "published", periods.now()
+            adjustments.book(session, self.run_id, self.adjusted_months)
         self.report.published = True
         self._forget(superseded_runs)
         self.usage_builder.forget_replaced()
 
     def _forget(self, superseded_runs: list[tuple[str, str, list[str]]]) -> None:
-        """Deletes the rows of superseded live runs. Costs that other code had computed stay, so that they can be compared."""
+        """Deletes the rows of superseded live runs of open months. Costs that other code had computed stay, so that they can be compared."""
         with self.books.database.session() as session:
-            live_ids = {
-                run_id for _, run_id, _ in superseded_runs if (run := session.get(Run, run_id)) is not None and run.cause == LIVE
-            }
+            superseded_ids = [run_id for _, run_id, _ in superseded_runs]
+            is_live = Run.run_id.in_(superseded_ids) & (Run.cause == LIVE) & Run.run_id.not_in(frozen_runs())
+            live_ids = set(session.scalars(sa.select(Run.run_id).where(is_live)))
         for month, run_id, rollup_ids in superseded_runs:
             if run_id not in live_ids:
                 continue

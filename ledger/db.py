@@ -25,6 +25,9 @@ from ledger.budget_tables import BudgetRequest as BudgetRequest
 from ledger.budget_tables import BudgetRevision as BudgetRevision
 from ledger.errors import StoreUnreachable
 from ledger.filesystem import make_folder
+from ledger.period_tables import AccountingPeriod as AccountingPeriod
+from ledger.period_tables import PeriodDocument as PeriodDocument
+from ledger.period_tables import PeriodLine as PeriodLine
 from ledger.reservation_tables import Reservation as Reservation
 from ledger.reservation_tables import ReservationLevel as ReservationLevel
 from ledger.revisions import revisions_of

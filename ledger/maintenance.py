@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from ledger import compaction, disk, durability, erasure, recovery
 from ledger.books import Books
+from ledger.closing.documents import frozen_runs
 from ledger.db import JobRun, Published, Rollup, Run
 from ledger.locks import BACKUP, lock_of
 from ledger.periods import now
@@ -114,12 +115,14 @@ def pause_seconds(books: Books, started_at: datetime) -> float:
 
 
 def _unshown_partitions(books: Books) -> Iterator[tuple[Table, dict[str, str]]]:
-    """Partitions of runs and rollups that were never published, or are superseded since longer than the settings say."""
+    """Partitions of runs and rollups that were never published, or are superseded since longer than the settings say. Runs of closed months stay. (TI-3)"""
     with books.database.session() as session:
         before = now() - timedelta(days=books.settings.maintenance.superseded_days)
         is_over = sa.or_(Run.status.in_(("refused", recovery.CUT_OFF)), Run.finished_at < before)
         shown_ids = sa.select(Published.run_id)
-        run_ids = set(session.scalars(sa.select(Run.run_id).where(is_over, Run.run_id.not_in(shown_ids))))
+        run_ids = set(
+            session.scalars(sa.select(Run.run_id).where(is_over, Run.run_id.not_in(shown_ids), Run.run_id.not_in(frozen_runs())))
+        )
         rollup_ids = set(session.scalars(sa.select(Rollup.rollup_id)))
     for table in TABLES.values():
         delta = books.store.delta(table) if {"run_id", "rollup_id"} & set(table.partition_by) else None

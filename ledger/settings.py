@@ -28,6 +28,7 @@ from ledger.settings_sections import AccessSettings as AccessSettings
 from ledger.settings_sections import AuditSettings as AuditSettings
 from ledger.settings_sections import BackupSettings as BackupSettings
 from ledger.settings_sections import BudgetSettings as BudgetSettings
+from ledger.settings_sections import CloseSettings as CloseSettings
 from ledger.settings_sections import IngestSettings as IngestSettings
 from ledger.settings_sections import MaintenanceSettings as MaintenanceSettings
 from ledger.settings_sections import ReportSettings as ReportSettings
@@ -213,6 +214,7 @@ class Settings(BaseSettings):
     report: ReportSettings = ReportSettings()
     alerts: AlertSettings = AlertSettings()
     budgets: BudgetSettings = BudgetSettings()
+    close: CloseSettings = CloseSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     audit: AuditSettings = AuditSettings()
     backup: BackupSettings = BackupSettings()

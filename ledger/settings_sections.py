@@ -357,6 +357,14 @@ class ReportSettings(Section):
         return value
 
 
+class CloseSettings(Section):
+    """Closing a month (see docs/close.md)."""
+
+    unallocated_share: Annotated[Decimal, Field(ge=0, le=1)] = Field(
+        Decimal("0.1"), description="The largest share of a month's cost without a team with which it can be closed."
+    )
+
+
 class BudgetSettings(Section):
     """Budgets (see docs/budgets.md)."""
 

@@ -81,6 +81,15 @@ from api.models.explanations import Explanation, Link, Part, Remainder, Step
 from api.models.facts import AgentEntry, ExchangeRate, OwnerRecord, RatesImported
 from api.models.forecasts import ForecastMethod, ForecastRow, ForecastTable
 from api.models.gaps import ChannelSummary, CounterGap, GapRow, Gaps
+from api.models.periods import (
+    PeriodCheck,
+    PeriodClose,
+    PeriodDecision,
+    PeriodDocumentRow,
+    PeriodLineRow,
+    PeriodReopening,
+    PeriodRow,
+)
 from api.models.prices import PriceBook, PriceChange, PriceRow, PricesImported, StagedDecision, StagedPrice, StagedSelection
 from api.models.reservations import Commitment, NewReservation, ReservationRow
 from api.models.rules import NewRule, RuleEffect, RuleRow, RulesDraft, RulesEffect, RuleTerms, RuleVersionRow
@@ -191,6 +200,13 @@ __all__ = [
     "OwnerRecord",
     "Page",
     "Part",
+    "PeriodCheck",
+    "PeriodClose",
+    "PeriodDecision",
+    "PeriodDocumentRow",
+    "PeriodLineRow",
+    "PeriodReopening",
+    "PeriodRow",
     "PriceBook",
     "PriceChange",
     "PriceRow",

@@ -18,6 +18,7 @@
     forecasts(books, ForecastQuery) -> DataFrame     what a month will cost, by + currency, actual, forecast, low, high
     forecast_table(books, ForecastQuery) -> ForecastTable   the same as a document
     gaps(books, GapQuery) -> Gaps                    calls that each channel of a gateway missed
+    period_lines(books, month) -> list[PeriodLineRow]   what was booked of a closed month
     sources(books) -> list[SourceStatus]             configured sources and their state
     source(books, name) / schedule(books)            one of them; when each is read
     source_runs(books, name=None) -> Listing[SourceRunRow]
@@ -42,6 +43,7 @@ from api.queries.gaps import GapQuery, gaps
 from api.queries.gate import ScopedBooks, WholeBooks, of_operator, published
 from api.queries.listing import FrameListing, Listing, ModelListing, SqlListing
 from api.queries.overview import overview
+from api.queries.periods import period_lines
 from api.queries.sources import schedule, schedule_entry, source, source_run, source_runs, sources
 from api.queries.state import agents, anomalies, freshness, problems, runs
 from ledger.published import PublishedMonth
@@ -88,6 +90,7 @@ __all__ = [
     "gaps",
     "of_operator",
     "overview",
+    "period_lines",
     "problems",
     "published",
     "runs",

@@ -8,7 +8,7 @@ differently from the same facts has the cause `code`: its code, or its classific
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -63,14 +63,13 @@ def differences(books: Books, month: str, old_run: str, new_run: str) -> list[Di
     A change of the bill is `restated charge`. Causes that take effect in one pass over the spans (usage, registry, price) are joined by +,
     as they are with `code`, and as are all of them where something an earlier run read is no longer kept.
     """
-    inputs = [_inputs(books, run, month) for run in (old_run, new_run)]
     bill = _join_sides(*(_bill(books, month, run) for run in (old_run, new_run)), keys=["currency", "provider"])
     out = [
         _difference(month, "restated charge", row | {"cost_class": None, "initiator_team": None, "basis": "billed"})
         for row in bill.iter_rows(named=True)
         if row["old"] != row["new"]
     ]
-    for cause, before, after in _steps(books, month, (old_run, new_run), inputs):
+    for cause, before, after in steps(books, month, (old_run, new_run), _by_owner):
         rows = _join_sides(before, after, keys=_OWNER).iter_rows(named=True)
         out += [_difference(month, cause, row) for row in rows if row["old"] != row["new"]]
     return out
@@ -90,19 +89,20 @@ def _difference(month: str, cause: str, row: Mapping[str, Any]) -> Difference:
     )
 
 
-def _steps(
-    books: Books, month: str, runs: tuple[str, str], inputs: list[dict[str, str]]
+def steps(
+    books: Books, month: str, runs: tuple[str, str], grouping: Callable[[pl.LazyFrame], pl.DataFrame]
 ) -> list[tuple[str, pl.DataFrame, pl.DataFrame]]:
-    """From the old run's costs to the new one's: each cause with the costs by owner before and after it."""
+    """From the old run's costs to the new one's: each cause with the costs before and after it, as `grouping` sums them."""
     from attribution.monitoring import replay
 
-    run_costs = [_by_owner(books.store.scan(COSTS, {"month": [month], "run_id": [run]})) for run in runs]
+    inputs = [_inputs(books, run, month) for run in runs]
+    run_costs = [grouping(books.store.scan(COSTS, {"month": [month], "run_id": [run]})) for run in runs]
     groups = replay.changed_groups(*inputs)
     replayed_costs = replay.intermediate_costs(books, month, *inputs) if len(groups) > 1 else []
     if replayed_costs is None or not groups:
         cause = " + ".join(CAUSES[name] for group in groups for name in group) or CAUSES["code"]
         return [(cause, run_costs[0], run_costs[1])]
-    stations = [run_costs[0], *(_by_owner(frame.lazy()) for frame in replayed_costs), run_costs[1]]
+    stations = [run_costs[0], *(grouping(frame.lazy()) for frame in replayed_costs), run_costs[1]]
     causes = [" + ".join(CAUSES[name] for name in group) for group in groups]
     return list(zip(causes, stations[:-1], stations[1:], strict=True))
 
