@@ -39,6 +39,7 @@ from api.routes import (
     imports,
     login,
     people,
+    periods,
     prices,
     problem_types,
     provider_login,
@@ -102,6 +103,7 @@ def create_app(
     app.include_router(reservations.reading(), dependencies=strict_document)
     app.include_router(imports.reading(), dependencies=strict_document)
     app.include_router(rules.reading(operations.rules), dependencies=strict_document)
+    app.include_router(periods.reading(operations.periods), dependencies=strict_document)
     app.include_router(prices.reading(operations.prices), dependencies=strict_document)
     app.include_router(sources.reading(operations.sources), dependencies=strict_document)
     app.include_router(forecasts.router(books.settings), dependencies=strict_document)
@@ -114,6 +116,7 @@ def create_app(
     app.include_router(alerts.writing(), dependencies=changing)
     app.include_router(reservations.writing(), dependencies=changing)
     app.include_router(imports.writing(), dependencies=changing)
+    app.include_router(periods.writing(operations.periods), dependencies=changing)
     app.include_router(prices.writing(operations.prices), dependencies=changing)
     app.include_router(rules.writing(operations.rules), dependencies=changing)
     app.include_router(sources.writing(operations.sources), dependencies=changing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from api import models
 from api.client_budgets import Budgets
 from api.client_connection import if_match, segment
+from api.client_periods import Periods
 from api.client_reservations import Reservations
 from api.models import Page, RegistryImported
 from api.models.prices import Origin
@@ -13,7 +14,7 @@ from ledger.settings import SharedRule
 _CSV = "text/csv"
 
 
-class Management(Budgets, Reservations):
+class Management(Budgets, Periods, Reservations):
     """What changes something, and what is listed in order to change it."""
 
     # sources

@@ -13,6 +13,11 @@ from api.models import (
     Erasure,
     ErasureRequest,
     NewSource,
+    PeriodCheck,
+    PeriodClose,
+    PeriodDecision,
+    PeriodReopening,
+    PeriodRow,
     PriceBook,
     PricesImported,
     RuleRow,
@@ -159,6 +164,37 @@ class ErasureOperations(Protocol):
         ...
 
 
+class PeriodOperations(Protocol):
+    """What is done with months in the books. Each change is audited with the principal of the books.
+
+    A change raises `RevisionError` if the month is not what is expected, and `UsageError` that says why it cannot be done.
+    """
+
+    def periods(self, books: WholeBooks) -> list[PeriodRow]:
+        """Every month, newest first."""
+        ...
+
+    def period(self, books: WholeBooks, name: str) -> PeriodRow:
+        """One month."""
+        ...
+
+    def checks(self, books: WholeBooks, name: str) -> list[PeriodCheck]:
+        """The checklist before its close."""
+        ...
+
+    def close(self, books: WholeBooks, name: str, terms: PeriodClose, precondition: Precondition) -> PeriodRow:
+        """Closes it."""
+        ...
+
+    def ask_to_reopen(self, books: WholeBooks, name: str, terms: PeriodReopening, precondition: Precondition) -> PeriodRow:
+        """Asks for it to be opened again."""
+        ...
+
+    def decide_to_reopen(self, books: WholeBooks, name: str, decision: PeriodDecision, precondition: Precondition) -> PeriodRow:
+        """Opens it again, or leaves it closed. Raises `DeniedError` for who has asked."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Operations:
     """All of them."""
@@ -167,3 +203,4 @@ class Operations:
     prices: PriceOperations
     rules: RuleOperations
     erasures: ErasureOperations
+    periods: PeriodOperations

@@ -28,6 +28,8 @@ class Permission(StrEnum):
     """See the balance, evidence, gaps, runs, prices and exchange rates."""
     BOOKS_WRITE = "books:write"
     """Import prices and exchange rates, change shared-cost rules."""
+    PERIODS_CLOSE = "periods:close"
+    """Close months, ask to open one again, and decide about it."""
     FACTS_ERASE = "facts:erase"
     """Erase a person, or the facts of a period."""
     SOURCES_READ = "sources:read"
@@ -53,7 +55,7 @@ _VIEWER: Final = frozenset({_P.COSTS_READ, _P.BUDGETS_READ, _P.REGISTRY_READ})
 
 ROLES: Final[Mapping[str, frozenset[Permission]]] = {
     "viewer": _VIEWER,
-    "finance": _VIEWER | {_P.BUDGETS_WRITE, _P.BOOKS_READ, _P.BOOKS_WRITE, _P.SOURCES_READ, _P.AUDIT_READ},
+    "finance": _VIEWER | {_P.BUDGETS_WRITE, _P.BOOKS_READ, _P.BOOKS_WRITE, _P.PERIODS_CLOSE, _P.SOURCES_READ, _P.AUDIT_READ},
     "platform": _VIEWER
     | {
         _P.BUDGETS_WRITE,
@@ -73,7 +75,7 @@ ROLES: Final[Mapping[str, frozenset[Permission]]] = {
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
     "viewer": "sees costs, chains, budgets and agents",
-    "finance": "sees the books whole, sets budgets, keeps prices and exchange rates",
+    "finance": "sees the books whole and closes months, sets budgets, keeps prices and exchange rates",
     "platform": "sets budgets, keeps agents and sources, sends telemetry",
     "admin": "may do everything, and says who may do what",
     "auditor": "sees everything, and changes nothing",

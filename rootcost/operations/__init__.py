@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def all_operations(*, drain: Drain = lambda _store: None) -> Operations:
     """The functions that the routes of the API call; `drain` books what waits in the spool of the service."""
     from api.operations import Operations
-    from rootcost.operations import prices, rules, sources
+    from rootcost.operations import periods, prices, rules, sources
     from rootcost.operations.erasures import Erasures
 
-    return Operations(sources=sources, prices=prices, rules=rules, erasures=Erasures(drain))
+    return Operations(sources=sources, prices=prices, rules=rules, erasures=Erasures(drain), periods=periods)

@@ -28,6 +28,9 @@ PATHS = {
     "/v1/chains/{chain_id}": f"/v1/chains/{CHAIN_1}",
     "/v1/explain/{ref}": f"/v1/explain/{CHAIN_1}",
     "/v1/explain/cell": "/v1/explain/cell?by=team",
+    "/v1/periods/{month}": "/v1/periods/2026-10",
+    "/v1/periods/{month}/checklist": "/v1/periods/2026-10/checklist",
+    "/v1/periods/{month}/lines": "/v1/periods/2026-10/lines",
     "/v1/sources/{name}/runs": "/v1/sources/none/runs",
 }
 

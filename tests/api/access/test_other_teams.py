@@ -21,10 +21,12 @@ import sqlalchemy as sa
 from api.mcp.server import add_mcp
 from ledger import db, registry
 from ledger.access.keys import create_key
-from ledger.access.principals import Grant
+from ledger.access.principals import OPERATOR, Grant
 from ledger.books import Books
+from ledger.closing import states
+from ledger.closing.lines import lines_of
 from ledger.store import Store
-from ledger.tables import ANOMALIES, CHAINS, Table
+from ledger.tables import ANOMALIES, CHAINS, COSTS, Table
 from tests.api.access.test_matrix import gates_of
 from tests.support.api_examples import (
     CALL_ROWS,
@@ -83,6 +85,7 @@ READINGS = {
     "/v1/forecast": ["month=2026-10&by=team", "month=2026-11&by=currency"],
     "/v1/freshness": [""],
     "/v1/me": [""],
+    "/v1/periods/{month}/lines": ["/v1/periods/2026-10/lines"],
     "/v1/reservations": [""],
     "/v1/overview": ["", "view=executor"],
     "/v1/roles": [""],
@@ -127,9 +130,18 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Wo
             write_worked_example(books)
             registry.import_text(books, "agent,team\nsupport-bot,Care\nresearcher,Data\n", uri="agents.csv", actor="test")
         write_other_others(large)
+        for books in (small, large):
+            close_month(books)
         with_small, with_large = World.of(small), World.of(large)
         with with_small.http, with_large.http:
             yield with_small, with_large
+
+
+def close_month(books: Books) -> None:
+    """October is closed at the published run."""
+    with books.database.session() as session:
+        lines = lines_of(books.store.scan(COSTS, {"run_id": [RUN]}))
+        states.close(session, "2026-10", RUN, lines, OPERATOR, reason="", waived_items=())
 
 
 def write_other_others(books: Books) -> None:

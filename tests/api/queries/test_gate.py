@@ -29,6 +29,7 @@ WHOLE_READS = {
     "gaps.py": 2,
     "gate.py": 6,
     "own_names.py": 1,
+    "periods.py": 1,
     "pricing.py": 1,
     "redaction.py": 1,
     "removals.py": 2,
