@@ -32,6 +32,7 @@ from ledger.settings_sections import CloseSettings as CloseSettings
 from ledger.settings_sections import IngestSettings as IngestSettings
 from ledger.settings_sections import MaintenanceSettings as MaintenanceSettings
 from ledger.settings_sections import ReportSettings as ReportSettings
+from ledger.settings_sections import RunawaySettings as RunawaySettings
 from ledger.settings_sections import Section
 from ledger.settings_sections import ServeSettings as ServeSettings
 from ledger.settings_sections import StoreSettings as StoreSettings
@@ -215,6 +216,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     budgets: BudgetSettings = BudgetSettings()
     close: CloseSettings = CloseSettings()
+    runaway: RunawaySettings = RunawaySettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     audit: AuditSettings = AuditSettings()
     backup: BackupSettings = BackupSettings()

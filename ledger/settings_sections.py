@@ -377,3 +377,22 @@ class BudgetSettings(Section):
         default_factory=dict,
         description="Role to the highest limit that it may approve, in the budget's own currency; a role that is not named: any.",
     )
+
+
+class RunawaySettings(Section):
+    """Runaway chains (see docs/alerts.md): what a chain may do within the window before an alert is raised."""
+
+    window_minutes: int = Field(60, ge=1, le=24 * 60, description="How far back spans are looked at.")
+    same_tool_calls: int = Field(25, ge=1, description="Calls of one tool with the same arguments.")
+    failures: int = Field(25, ge=1, description="How often one step may fail, or be tried again.")
+    depth: int = Field(64, ge=1, description="Levels of steps within steps.")
+    fan_out: int = Field(
+        300, ge=1, description="Steps that one step starts; embeddings, reranking and retrieval are not counted."
+    )
+    cost_factor: Annotated[Decimal, Field(ge=1)] = Field(
+        Decimal(3), description="How many times what 99 of 100 chains of its agent cost, at list price."
+    )
+    least_cost: Annotated[Decimal, Field(ge=0)] = Field(
+        Decimal(5), description="USD at list price below which cost raises no alert."
+    )
+    least_chains: int = Field(100, ge=2, description="Chains of an agent in the last 30 days before its costs say what is usual.")

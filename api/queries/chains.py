@@ -102,9 +102,12 @@ def find_chain(books: ScopedBooks, chain_id: str) -> ChainTree | None:
 def find_summary(books: ScopedBooks, chain_id: str) -> ChainSummary | None:
     """The row of a chain in the list, or None; of a chain that another team started, what says nothing about that team.
 
+    The id of a trace leads to its dearest chain: that is all there is to name a chain whose root has not ended yet.
+
     One in which the principal has no part takes the reads of one that is not there: the time tells nobody that it exists.
     """
-    in_force, is_chain = published(books), pl.col("chain_id") == chain_id
+    in_force = published(books)
+    is_chain = pl.col("chain_id") == (chain_id if ":" in chain_id else _chain_of_trace(books, chain_id))
     rows = scan_rollups(books, CHAINS, in_force, "initiator").filter(is_chain)
     is_of_others = False
     if not books.sees_all and not rows.limit(1).collect().height:
@@ -117,6 +120,15 @@ def find_summary(books: ScopedBooks, chain_id: str) -> ChainSummary | None:
         return None
     summary = ChainSummary.model_validate(found_rows.sort("start_time").row(0, named=True))
     return redaction.chain_of_others(summary) if is_of_others else summary
+
+
+def _chain_of_trace(books: ScopedBooks, trace_id: str) -> str:
+    is_of_trace = pl.col("trace_ids").list.contains(trace_id)
+    chains_of_trace = scan_rollups(books, CHAINS, published(books), WHOLE).filter(is_of_trace).select("chain_id", "list_cost")
+    dearest = (
+        chains_of_trace.sort("list_cost", "chain_id", descending=True, nulls_last=True).head(1).collect()["chain_id"].to_list()
+    )
+    return dearest[0] if dearest else trace_id
 
 
 def calls_of(books: ScopedBooks, summary: ChainSummary, rows: Rows = "either") -> pl.DataFrame:

@@ -23,6 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ingest.otel.attribute_values import is_usage_attribute
 from ingest.otel.salvage import salvage
+from ingest.otel.tool_arguments import ARGUMENTS, DIGEST, arguments_digest
 from ledger.errors import FormatError
 from ledger.inflate import InflateError
 from ledger.inflate import inflate as inflated
@@ -248,6 +249,8 @@ def proto_spans(spans: Iterable[Any], attribute_names: Container[str], before: i
         attributes: dict[str, Any] = {}
         for pair in span.attributes:
             key = pair.key
+            if key in ARGUMENTS:
+                attributes[DIGEST] = arguments_digest(pair.value.string_value or str(pair.value))
             if key in attribute_names or is_usage_attribute(key):
                 value = pair.value
                 if content := value.string_value:  # most values are text, which needs no look at the kind
@@ -402,6 +405,9 @@ def _json_attributes(holder: Any, names: Container[str]) -> dict[str, Any]:
             value = _json_value(pair.get("value"))
             if value is not None:
                 attributes[key] = value
+        if isinstance(key, str) and key in ARGUMENTS:
+            arguments = pair.get("value")
+            attributes[DIGEST] = arguments_digest(text if isinstance(text := _json_value(arguments), str) else arguments)
     return attributes
 
 

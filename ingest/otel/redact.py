@@ -1,7 +1,7 @@
 """Validates and redacts trace exports on receipt, before they are written to the spool.
 
-Ids, names, times and mapped attributes of valid spans are kept, as protobuf. Prompts, answers, tool arguments and all other
-attributes are removed and never written to disk. `otlp.read_bodies` makes rows of the stored exports later.
+Ids, names, times and mapped attributes of valid spans are kept, as protobuf. Prompts, answers, tool arguments (but for
+two bytes of their hash) and all other attributes are removed and never written to disk. `otlp.read_bodies` makes rows of the stored exports later.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ingest.otel.attribute_values import AttributeValueError, parse_object, valu
 from ingest.otel.decode import from_protobuf
 from ingest.otel.emitters import EmitterTable
 from ingest.otel.export_problems import ExportProblems, unusable
+from ingest.otel.tool_arguments import ARGUMENTS, DIGEST, arguments_digest
 from ingest.time_bounds import TimeBounds
 from ledger.problems import Problem
 
@@ -94,7 +95,10 @@ class _Redactor:
         for position in partly:
             pair = attributes[position]
             if pair.key not in self._span_attributes:
-                surplus.append(position)
+                if pair.key in ARGUMENTS:
+                    pair.key, pair.value.string_value = DIGEST, arguments_digest(pair.value.string_value or str(pair.value))
+                else:
+                    surplus.append(position)
             elif paths := self._inner_paths.get(pair.key):
                 _keep_paths(pair.value, paths)
         _delete_at(attributes, surplus)

@@ -25,7 +25,7 @@ COUNTS: Final = frozenset(USAGE_COLUMNS)
 """Columns that count usage."""
 _VARYING_SLOTS: Final = COUNTS | {
     "conversation_id", "provider_request_id", "request_ids", "gateway_call_id", "reported_cost", "end_user",
-    "attributes.tool_call_id", "attributes.run_id", "attributes.aws_request_id",
+    "attributes.tool_call_id", "attributes.arguments_digest", "attributes.run_id", "attributes.aws_request_id",
 }  # fmt: skip
 
 Entry = tuple[Any, Target | None]

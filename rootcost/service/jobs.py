@@ -22,6 +22,7 @@ class Jobs:
     """The jobs without their schedule: each call does what is due and returns what it did."""
 
     def __init__(self, books: Books, spool: Spool) -> None:
+        from attribution.monitoring.runaway_chains import RunawayWatch
         from rootcost.alerting.dispatch import Dispatcher
 
         self.books = books
@@ -30,6 +31,7 @@ class Jobs:
         """Held while attributing."""
         self._draining = threading.Lock()
         self._dispatcher = Dispatcher(books)
+        self._runaway_watch = RunawayWatch(books)
         self._seen: dict[str, str] = {}
         self._seen_budgets: str | None = None
         self._outdated_removed_on: date | None = None
@@ -125,6 +127,11 @@ class Jobs:
         result = self._dispatcher.dispatch()
         sent = [alert for alert in result.sent if alert != alert_id("watchdog")]
         return {"sent": sent, "failed": result.failed} if sent or result.failed else {}
+
+    def find_runaways(self) -> Detail:
+        """Raises alerts for chains that run away, by the spans that have arrived."""
+        new_alerts = self._runaway_watch.look()
+        return {"runaway": [alert.subject for alert in new_alerts]} if new_alerts else {}
 
     def beat(self) -> Detail:
         """A heartbeat: the evaluator works, and so does the way to the receivers."""

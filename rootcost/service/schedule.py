@@ -5,6 +5,7 @@
     sources *  each at its own cron            bills and logs → ledger (see `rootcost.service.timetable`)
     watch *    every half minute               sources whose newest row is older than it should be
     attribute* every serve.attribute_seconds   months whose facts, owners, prices or settings changed; then budgets, also where only they did
+    runaway *  every serve.attribute_seconds   chains that run away, by the spans that have arrived
     maintain * every maintenance.every_seconds  small files are merged, and what nobody needs is removed
     backup *   at each tick of backup.cron     a backup is made, and old ones are removed (see `rootcost.service.backups`)
     deliver *  every serve.attribute_seconds   messages about alerts that are due (see `rootcost.alerting.dispatch`)
@@ -83,13 +84,14 @@ class Schedule:
         self._scheduler: BackgroundScheduler = BackgroundScheduler(
             timezone="UTC",
             # A thread per job, so that none waits for another: leadership must be renewed in time.
-            executors={"default": ThreadPoolExecutor(7), STORE: ThreadPoolExecutor(2)},
+            executors={"default": ThreadPoolExecutor(8), STORE: ThreadPoolExecutor(2)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600},
         )
         self.timetable = Timetable(books, self._scheduler, run_scheduled)
         self._scheduler.add_job(self._lead, "interval", id="lead", seconds=POLL_SECONDS)
         self._add("drain", self._drain, serve.drain_seconds)
         self._add("attribute", self._led_only(self._attribute), serve.attribute_seconds)
+        self._add("runaway", self._led_only(self.jobs.find_runaways), serve.attribute_seconds)
         self._add("deliver", self._led_only(self.jobs.deliver), serve.attribute_seconds)
         self._add("watch", self._led_only(self._watch), WATCH_SECONDS)
         if books.settings.audit.heads_uri:

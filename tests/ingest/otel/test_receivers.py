@@ -38,6 +38,8 @@ from api.queries.metric_check import compare
 from api.receivers import ReceivedBatch
 from attribution.chains.calls import merge_signals
 from attribution.usage.spans import read_spans, select_signals
+from ingest.otel.emitters import rows_of as rows_of_table
+from ingest.otel.tool_arguments import ARGUMENTS
 from ledger import registry
 from ledger.access.keys import FIRST_KEY
 from ledger.access.principals import Principal
@@ -150,6 +152,34 @@ def test_prompts_and_answers_are_not_even_written_to_disk(spool: Spool, store: S
     # What is read of the answer's JSON is its counts: 100 in, of which 40 cached; 50 out and 7 thoughts.
     assert [told[c] for c in ("input_tokens", "cache_read_tokens", "output_tokens", "reasoning_tokens")] == [100, 40, 50, 7]
     assert (told["link_trace_key"], told["service_name"]) == (0x0101010101010101, "care")
+
+
+@pytest.mark.parametrize("attribute", sorted(ARGUMENTS))
+def test_of_a_tools_arguments_only_two_bytes_of_their_hash_are_kept(spool: Spool, store: Store, attribute: str) -> None:
+    from ingest.otel.decode import decode_request
+    from ingest.sources.otlp import read_export
+
+    request = a_span()
+    spans = request.resource_spans[0].scope_spans[0].spans
+    for number, arguments in enumerate(["SECRET one", "SECRET one", "SECRET two"], 1):
+        span = spans.add(trace_id=bytes([3] * 16), span_id=bytes([number] * 8), start_time_unix_nano=START_NS, name="tool")
+        span.attributes.add(key=attribute).value.string_value = arguments
+    deliver(spool, "traces", request.SerializeToString())
+    assert b"SECRET" not in written_down(spool)
+    spool.drain(store)
+    digests = [
+        json.loads(row)["arguments_digest"]
+        for row in store.scan(SPANS).filter(name="tool").sort("span_key").collect()["attributes"]
+    ]
+    assert digests[0] == digests[1] != digests[2]
+    assert {len(digest) for digest in digests} == {4}
+    document = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [
+        {"traceId": "03" * 16, "spanId": "0a" * 8, "startTimeUnixNano": str(START_NS),
+         "attributes": [{"key": attribute, "value": {"stringValue": "SECRET one"}}]}
+    ]}]}]})  # fmt: skip
+    (row,) = read_export(decode_request(document.encode()), raw_id="r", uri="x", settings=SETTINGS).frame["attributes"]
+    assert json.loads(row) == {"arguments_digest": digests[0]}, "JSON, protobuf and files give the same"
+    assert {row["column"] for row in rows_of_table("attributes") if row["attribute"] == attribute} == {"content"}
 
 
 def test_content_is_kept_where_the_settings_say_so(tmp_path: Path, store: Store) -> None:
