@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from threading import Lock
 
@@ -17,6 +18,8 @@ from ledger.books import Books
 _KNOWN_SECONDS = 1.0
 """How long a key or a session is taken as valid without asking the database: senders of telemetry come hundreds of times a second."""
 _MAX_KNOWN = 1000
+_SESSION_KINDS = ("idle session", "session")
+"""Kept apart: a request that is a use, right after one that is none, must be noted."""
 
 
 class Authenticator:
@@ -41,14 +44,15 @@ class Authenticator:
             return FIRST_KEY
         return self._cached("key", credentials, principal_of_key)
 
-    def of_session(self, cookie: str) -> Principal | None:
-        """The principal of a session's cookie. A session that ended is refused within a second."""
-        return self._cached("session", cookie, principal_of_session)
+    def of_session(self, cookie: str, *, is_use: bool = True) -> Principal | None:
+        """The principal of a session's cookie. A session that ended is refused within a second. What is no use of it leaves it idle."""
+        return self._cached(_SESSION_KINDS[is_use], cookie, partial(principal_of_session, is_use=is_use))
 
     def forget_session(self, cookie: str) -> None:
         """A session has ended here: the next request is refused."""
         with self._lock:
-            self._known.pop(_digest("session", cookie), None)
+            for kind in _SESSION_KINDS:
+                self._known.pop(_digest(kind, cookie), None)
 
     def has_people(self) -> bool:
         """Whether people are set up, or a provider that knows them: then nobody reads without being known. Users are never deleted."""

@@ -23,6 +23,8 @@ from ledger.errors import RootCostError
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _MCP = "/mcp"
+_WHO = "/v1/me"
+"""Open tabs ask it every second who is logged in: that is no use of a session."""
 """Its tools only read, and are called by POST."""
 RESOURCE_METADATA: Final = f"/.well-known/oauth-protected-resource{_MCP}"
 """Where MCP clients look for how to be let in (RFC 9728)."""
@@ -106,7 +108,8 @@ class Access:
                 raise _key_needed("the token is wrong", scope, error="invalid_token")
             return principal
         cookie = session_cookie(scope)
-        person = await run_in_threadpool(self._authenticator.of_session, cookie) if cookie else None
+        of_session = partial(self._authenticator.of_session, is_use=scope["path"] != _WHO)
+        person = await run_in_threadpool(of_session, cookie) if cookie else None
         if scope["method"] not in _READING and (person is not None or is_public):
             _check_origin(scope, headers)
         if person is not None or is_public:

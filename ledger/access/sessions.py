@@ -73,8 +73,8 @@ def open_session(
     return token
 
 
-def principal_of_session(books: Books, token: str) -> Principal | None:
-    """Whose session it is; None for a wrong, expired, idle or revoked one, or one of a disabled user. Notes the use, once a minute at most."""
+def principal_of_session(books: Books, token: str, *, is_use: bool = True) -> Principal | None:
+    """Whose session it is; None for a wrong, expired, idle or revoked one, or one of a disabled user. Notes a use, once a minute at most."""
     if not _TOKEN.fullmatch(token):
         return None
     at = now()
@@ -85,7 +85,7 @@ def principal_of_session(books: Books, token: str) -> Principal | None:
         user = session.get_one(User, row.user_id)
         if user.disabled_at is not None:
             return None
-        if abs(at - row.last_seen_at) >= _SEEN_NOTED_EVERY:
+        if is_use and abs(at - row.last_seen_at) >= _SEEN_NOTED_EVERY:
             row.last_seen_at = at
         return Principal(f"user:{user.id}", "user", user.name, grants_of(session, user, row.provider, row.groups))
 

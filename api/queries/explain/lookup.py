@@ -12,10 +12,11 @@ from api.queries.calls import CALL, with_ids
 from api.queries.chains import find_summary
 from api.queries.costs import CostQuery, matching_costs
 from api.queries.explain.set_aside import spans_set_aside
-from api.queries.gate import ScopedBooks, published, scan_rollups, scan_runs
+from api.queries.gate import WHOLE, ScopedBooks, published, scan_rollups, scan_runs
 from api.queries.removals import removed_facts
+from ledger.charge_groups import CHARGE_GROUP_KEY, with_group_key
 from ledger.errors import ObjectMissingError
-from ledger.tables import CALLS, CHAINS, CHARGES, COSTS, SPANS
+from ledger.tables import CALLS, CHAINS, CHARGES, COSTS, LOTS, SPANS
 
 _MIN_PREFIX = 6
 """Number of leading characters a suggestion shares with the reference."""
@@ -40,7 +41,7 @@ def find(books: ScopedBooks, ref: str) -> Reference:
     calls = calls_named(books, ref)
     if calls.height:
         return Reference(calls=calls)
-    charges = books.whole.store.scan(CHARGES).filter(pl.col("charge_id") == ref).sort("billing_month", "scope").collect()
+    charges = _charges_named(books, ref)
     if charges.height:
         return Reference(charges=charges)
     spans = spans_set_aside(books, ref)
@@ -60,6 +61,21 @@ def calls_named(books: ScopedBooks, ref: str) -> pl.DataFrame:
     calls = scan_rollups(books, CALLS, published(books), "either")
     calls_of_spans = calls.filter(~is_match).join(spans, on=CALL, how="semi")
     return with_ids(books, pl.concat([calls.filter(is_match), calls_of_spans]).sort("start_time", *CALL).collect())
+
+
+def _charges_named(books: ScopedBooks, ref: str) -> pl.DataFrame:
+    """Charges with that id of which the principal sees a part. Where he sees a part of the bill, one of others takes the work of one that is not there."""
+    charges = books.whole.store.scan(CHARGES).filter(pl.col("charge_id") == ref).sort("billing_month", "scope").collect()
+    if books.sees_all:
+        return charges
+    own_costs = scan_runs(books, COSTS, published(books), "either")
+    lot_ids = pl.concat_list(pl.concat_list("lot_id"), pl.col("lot_ids").fill_null([]))
+    own_lots = own_costs.select("run_id", lot_id=lot_ids).explode("lot_id").unique()
+    own_groups = scan_runs(books, LOTS, published(books), WHOLE).join(own_lots, on=["run_id", "lot_id"], how="semi").collect()
+    keyed_charges = with_group_key(charges.lazy()).with_row_index("row").collect()
+    own_groups = own_groups.rename({"month": "billing_month"})
+    own_rows = keyed_charges.join(own_groups, on=["billing_month", *CHARGE_GROUP_KEY], nulls_equal=True, how="semi")["row"]
+    return charges.with_row_index("row").filter(pl.col("row").is_in(own_rows.implode())).drop("row")
 
 
 def not_found_error(books: ScopedBooks, ref: str) -> ObjectMissingError:

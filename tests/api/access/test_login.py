@@ -226,6 +226,26 @@ def test_sessions_end(home_books: Books, http: httpx.Client, monkeypatch: pytest
     assert log_in(http, "s3").status_code == 401
 
 
+@pytest.mark.clock
+def test_who_asks_only_who_is_logged_in_does_not_use_a_session(
+    home_books: Books, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An open tab asks every second; the idle time goes on. A page that is read right after it is a use."""
+    cookie = {"Cookie": f"rootcost_session={add_person(home_books, 'idler', 'viewer')}"}
+    moment, shift = datetime.now(UTC), timedelta()
+    monkeypatch.setattr(sessions, "now", lambda: moment + shift)
+
+    def asked(hours: int, *addresses: str) -> list[int]:
+        nonlocal shift
+        shift = timedelta(hours=hours)
+        http.app.state.authenticator.forget_session(cookie["Cookie"].partition("=")[2])  # type: ignore[attr-defined]
+        return [http.get(address, headers=cookie).status_code for address in addresses]
+
+    assert asked(11, "/v1/me", "/v1/budgets") == [200, 200]
+    assert asked(22, "/v1/me") == [200]
+    assert asked(24, "/v1/me", "/v1/budgets") == [401, 401], "last used after 11 hours"
+
+
 def test_grants_count_at_once(home_books: Books) -> None:
     token = add_person(home_books, "granted", "viewer:Care")
     users.add_grants(home_books, "granted", [Grant("finance")], actor="test")

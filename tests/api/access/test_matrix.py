@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
@@ -20,6 +21,8 @@ from ledger.access.roles import ROLES
 from ledger.audit_denials import DENIED
 from ledger.books import Books
 from ledger.db import Audit
+from ledger.store import Store
+from ledger.tables import Table
 from tests.support.api_examples import CHAIN_1, CHAIN_2, TRACE_1, app_of, reach, write_worked_example
 
 FOREIGN = ("Dev", "coder", "0.009", "0.027", "0.03", "0.003", "0.024", CHAIN_2)
@@ -158,6 +161,29 @@ def test_the_shares_of_others_in_a_charge_are_one_sum(books: Books, http: httpx.
     assert charge["sum"] == {"USD": "0.018"}
     assert "Dev" not in str(answer)
     assert http.get(f"/v1/explain/{refs[0]}", headers=header(books, "viewer:Nobody")).status_code == 404
+
+
+def test_a_charge_of_others_takes_the_reads_of_a_charge_that_is_not_there(
+    books: Books, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long the answer takes does not tell that a charge exists."""
+    cell = http.get("/v1/explain/cell?by=team", headers=header(books, "auditor")).json()
+    (charge,) = [part["facts"]["charge_id"] for step in cell["steps"] if step["step"] == "charge" for part in step["parts"]]
+    tables: list[str] = []
+    scan = Store.scan
+
+    def noted_scan(store: Store, table: Table, *arguments: Any, **options: Any) -> pl.LazyFrame:
+        tables.append(table.name)
+        return scan(store, table, *arguments, **options)
+
+    monkeypatch.setattr(Store, "scan", noted_scan)
+    reads, nobody = {}, header(books, "viewer:Nobody")
+    for ref in (charge, "no-such-charge-at-all"):
+        tables.clear()
+        answer = http.get(f"/v1/explain/{ref}", headers=nobody)
+        assert answer.status_code == 404
+        reads[ref] = list(tables), answer.json()["remedy"]
+    assert len(set(map(str, reads.values()))) == 1
 
 
 def test_denials_are_in_the_audit_log(books: Books, http: httpx.Client) -> None:

@@ -22,7 +22,7 @@ WHOLE_READS = {
     "explain/__init__.py": 1,
     "explain/bill_steps.py": 6,
     "explain/estimate_steps.py": 2,
-    "explain/lookup.py": 4,
+    "explain/lookup.py": 5,
     "explain/rule_steps.py": 5,
     "explain/set_aside.py": 1,
     "explain/usage_steps.py": 2,
