@@ -25,3 +25,7 @@ class Reservations(Connection):
     def release_reservation(self, reservation_id: str) -> models.ReservationRow:
         """Gives an open one back: the call cost nothing."""
         return self._put(models.ReservationRow, "POST", f"/v1/reservations/{segment(reservation_id)}/release", None)
+
+    def report_gateway(self, gateway: str, report: models.GatewayReport) -> models.GatewayLimits:
+        """Tells what a gateway's store holds, and what it may still grant."""
+        return self._put(models.GatewayLimits, "POST", f"/v1/gateways/{segment(gateway)}/budgets", report)

@@ -91,7 +91,15 @@ from api.models.periods import (
     PeriodRow,
 )
 from api.models.prices import PriceBook, PriceChange, PriceRow, PricesImported, StagedDecision, StagedPrice, StagedSelection
-from api.models.reservations import Commitment, NewReservation, ReservationRow
+from api.models.reservations import (
+    Commitment,
+    GatewayLevel,
+    GatewayLimit,
+    GatewayLimits,
+    GatewayReport,
+    NewReservation,
+    ReservationRow,
+)
 from api.models.rules import NewRule, RuleEffect, RuleRow, RulesDraft, RulesEffect, RuleTerms, RuleVersionRow
 from api.models.sources import (
     NewSource,
@@ -175,6 +183,10 @@ __all__ = [
     "Freshness",
     "GapRow",
     "Gaps",
+    "GatewayLevel",
+    "GatewayLimit",
+    "GatewayLimits",
+    "GatewayReport",
     "GrantRow",
     "Granularity",
     "GroupRoles",

@@ -9,17 +9,20 @@ from fastapi.responses import Response as AnyResponse
 
 from api.access.gates import BudgetRows, Reserving
 from api.errors import RequestError, described_responses
-from api.models import Commitment, NewReservation, Page, ReservationRow
+from api.models import Commitment, GatewayLimit, GatewayLimits, GatewayReport, NewReservation, Page, ReservationRow
 from api.queries.gate import ScopedBooks
 from api.queries.listing import ModelListing
 from api.routes.answers import ROWS, AnyRows
 from api.routes.read import ERROR_RESPONSES
 from api.routes.write import WRITE_ERROR_RESPONSES, is_json
-from ledger.budgets import reservations
+from ledger.budgets import gateways, reservations
 from ledger.errors import DeniedError
 from ledger.reservation_tables import Reservation
 
 ReservationPath = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9._:-]+$", description="Id of the reservation.")]
+GatewayPath = Annotated[
+    str, Path(max_length=20, pattern=r"^[A-Za-z0-9-]+$", description="Name of the gateway: replicas that share a store share it.")
+]
 _SCOPES = ("team", "agent", "workflow", "tenant", "environment", "provider", "model")
 
 
@@ -71,7 +74,35 @@ def writing() -> APIRouter:
         _need(books, reservations.reservation(books.whole, reservation_id))
         return _row(reservations.release(books.whole, reservation_id))
 
+    @routes.post("/gateways/{gateway}/budgets", summary="Report and refresh", dependencies=[Depends(is_json)])
+    def report(books: Reserving, gateway: GatewayPath, sums: GatewayReport) -> GatewayLimits:
+        """For a gateway that decides by itself: takes over what its store holds, and answers with the budgets it enforces and what each has left for it."""
+        store = gateways.GatewayStore(gateway, sums.epoch)
+        levels = [gateways.GatewaySums(**level.model_dump()) for level in sums.levels]
+        gateways.report(books.whole, store, levels, books.principal.id, books.teams)
+        return GatewayLimits(budgets=[_limit(row) for row in gateways.limits(books.whole, store, books.teams)])
+
     return routes
+
+
+def _limit(row: gateways.GatewayLimit) -> GatewayLimit:
+    terms = row.terms
+    return GatewayLimit(
+        budget_id=row.budget_id,
+        name=terms.name,
+        revision=row.revision,
+        scopes=dict(terms.scopes),
+        period=terms.period,
+        window_start=row.window.start,
+        window_end=row.window.end,
+        limit=row.limit,
+        elsewhere=row.elsewhere,
+        currency=terms.currency,
+        usd_rate=row.usd_rate,
+        enforcement=terms.enforcement,
+        on_outage=terms.on_outage,
+        owner=terms.owner,
+    )
 
 
 def _scopes(books: ScopedBooks, wish: NewReservation) -> dict[str, str]:

@@ -96,7 +96,7 @@ def reserve(books: Books, request: Request, actor: str) -> Reservation:
     reservation_id = request.reservation_id or f"res-{secrets.token_hex(12)}"
     levels = _levels(books, request, at)
     with books.database.session() as session:
-        _lock(session)
+        lock(session)
         existing = session.get(Reservation, reservation_id)
         if existing is not None:
             return existing
@@ -114,7 +114,7 @@ def reserve(books: Books, request: Request, actor: str) -> Reservation:
         )
         session.add(reservation_row)
         session.flush()  # the first statement writes, so that on SQLite, too, decisions come one after the other
-        _expire(session, at)
+        expire(session, at)
         for level in levels:
             _require_room(session, level)
         session.add_all(_row(reservation_row, level) for level in levels)
@@ -132,7 +132,7 @@ def commit(books: Books, reservation_id: str, cost: Decimal) -> Reservation:
     if not cost.is_finite() or cost < 0:
         raise UsageError(f"{cost} is no cost", where="cost", remedy="give what the call cost, 0 or more")
     with books.database.session() as session:
-        _lock(session)
+        lock(session)
         reservation_row = _require(session, reservation_id)
         if reservation_row.state != COMMITTED:
             for row in _rows(session, reservation_id):
@@ -144,9 +144,9 @@ def commit(books: Books, reservation_id: str, cost: Decimal) -> Reservation:
 def release(books: Books, reservation_id: str) -> Reservation:
     """Gives it back, if it is open. What is uncertain stays: somebody must say what it cost."""
     with books.database.session() as session:
-        _lock(session)
+        lock(session)
         reservation_row = _require(session, reservation_id)
-        _expire(session, now())
+        expire(session, now())
         session.refresh(reservation_row)
         if reservation_row.state == OPEN:
             for row in _rows(session, reservation_id):
@@ -194,11 +194,11 @@ def _levels(books: Books, request: Request, at: datetime) -> list[Level]:
         terms = terms_of(revision)
         if terms.enforcement == "none" or not _is_about(terms, request):
             continue
-        window = _window(terms, at, books.settings.report.timezone)
+        window = window_of(terms, at, books.settings.report.timezone)
         if not window.holds(at):
             continue
         rows.append((candidate, _level(candidate, revision, window, request, exchange, at)))
-    spent = _spent(books, [candidate for candidate, level in rows if level.terms.period != "chain"], at)
+    spent = spent_of(books, [candidate for candidate, level in rows if level.terms.period != "chain"], at)
     levels = [
         replace(level, spent=spent[level.budget_id][0], known_until=spent[level.budget_id][1])
         if level.budget_id in spent
@@ -222,7 +222,7 @@ def _level(
             )
         amount = proportion(amount, rate.numerator, rate.denominator)
     chain_id = request.chain_id if terms.period == "chain" else ""
-    return Level(candidate.budget.budget_id, terms, revision.limit(at), window, _nanos(amount), chain_id)
+    return Level(candidate.budget.budget_id, terms, revision.limit(at), window, nanos_of(amount), chain_id)
 
 
 def _is_about(terms: Terms, request: Request) -> bool:
@@ -234,7 +234,7 @@ def _is_about(terms: Terms, request: Request) -> bool:
     )
 
 
-def _window(terms: Terms, at: datetime, timezone: str) -> Window:
+def window_of(terms: Terms, at: datetime, timezone: str) -> Window:
     """A chain's window has no end: its reservations are those of the chain."""
     if terms.period == "chain":
         return Window(_BEGINNING, _END)
@@ -244,7 +244,7 @@ def _window(terms: Terms, at: datetime, timezone: str) -> Window:
 _cached_spend: WeakKeyDictionary[Books, tuple[object, datetime, dict[str, tuple[Decimal, datetime | None]]]] = WeakKeyDictionary()
 
 
-def _spent(books: Books, candidates: Sequence[Candidate], at: datetime) -> dict[str, tuple[Decimal, datetime | None]]:
+def spent_of(books: Books, candidates: Sequence[Candidate], at: datetime) -> dict[str, tuple[Decimal, datetime | None]]:
     """What the ledger knows of budgets in the window of `at`, and until when it knows anything: read again when a run was published."""
     key = (sorted(runs_in_force(books.database).items()), [(c.budget.budget_id, c.budget.revision) for c in candidates])
     cached_key, read_at, spent = _cached_spend.get(books, (None, at, {}))
@@ -258,11 +258,11 @@ def _spent(books: Books, candidates: Sequence[Candidate], at: datetime) -> dict[
 def _require_room(session: Session, level: Level) -> None:
     """Raises `BudgetRefusedError` if a hard budget has too little left."""
     sums = sums_of(session, level.budget_id, level.window, level.chain_id, level.known_until)
-    ledger_nanos = _nanos(level.spent) + sums.late + sums.open + sums.uncertain
-    nanos_left = _nanos(level.limit) - max(sums.counted, ledger_nanos)
+    ledger_nanos = nanos_of(level.spent) + sums.late + sums.open + sums.uncertain
+    nanos_left = nanos_of(level.limit) - max(sums.counted, ledger_nanos)
     if level.terms.enforcement != "hard" or level.nanos == 0 or level.nanos <= nanos_left:
         return
-    left_text, limit, need = readable_amounts(max(Decimal(0), _amount(nanos_left)), level.limit, _amount(level.nanos))
+    left_text, limit, need = readable_amounts(max(Decimal(0), amount_of(nanos_left)), level.limit, amount_of(level.nanos))
     raise BudgetRefusedError(
         f"budget {level.terms.name} ({level.terms.described}, by {level.terms.period}) has {level.terms.currency} {left_text} left of "
         f"{limit}, and this asks for {need}",
@@ -291,7 +291,7 @@ def _finish(session: Session, reservation: Reservation, state: str, cost: Decima
         row.state, row.finished_at = state, at
 
 
-def _expire(session: Session, at: datetime) -> None:
+def expire(session: Session, at: datetime) -> None:
     """What is past its deadline is uncertain, and counts on."""
     overdue_query = sa.select(Reservation.reservation_id).where(Reservation.state == OPEN, Reservation.deadline <= at)
     ids = list(session.scalars(overdue_query))
@@ -300,7 +300,7 @@ def _expire(session: Session, at: datetime) -> None:
         session.execute(sa.update(Reservation).where(Reservation.reservation_id.in_(ids)).values(state=UNCERTAIN))
 
 
-def _lock(session: Session) -> None:
+def lock(session: Session) -> None:
     """One decision at a time: on PostgreSQL by a lock, on SQLite since the transaction begins with a write."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(sa.text("SELECT pg_advisory_xact_lock(:key, 2)"), {"key": _LOCK_KEY})
@@ -322,14 +322,14 @@ def _rows(session: Session, reservation_id: str) -> Sequence[ReservationLevel]:
 def _share(asked_nanos: int, cost: Decimal, amount: Decimal) -> int:
     """The cost in a level's currency: as many billionths of it as the amount was held with, rounded up."""
     if amount == 0:
-        return _nanos(cost)
+        return nanos_of(cost)
     return -(-asked_nanos * int(quantize(cost).scaleb(12)) // int(quantize(amount).scaleb(12)))
 
 
-def _nanos(amount: Decimal) -> int:
+def nanos_of(amount: Decimal) -> int:
     """An amount in billionths, rounded up.
 
-    >>> _nanos(Decimal("0.15"))
+    >>> nanos_of(Decimal("0.15"))
     150000000
     """
     nanos = int((amount * _NANOS).to_integral_value(rounding=ROUND_CEILING))
@@ -338,5 +338,6 @@ def _nanos(amount: Decimal) -> int:
     return nanos
 
 
-def _amount(nanos: int) -> Decimal:
+def amount_of(nanos: int) -> Decimal:
+    """Billionths as an amount."""
     return Decimal(nanos).scaleb(-9)

@@ -21,7 +21,7 @@ AUTHENTICATED = ("organisation", "team", "agent", "workflow", "tenant", "environ
 """What the gateway knows of a caller by his key: fields of the key, or entries of its metadata that an administrator set."""
 CLAIMED = ("customer", "tag")
 SCOPES = (*AUTHENTICATED, *CLAIMED, "model")
-PERIODS = ("hour", "day", "week", "month", "quarter", "year", "run")
+PERIODS = ("hour", "day", "week", "month", "quarter", "year", "range", "run")
 ENFORCEMENTS = ("hard", "advisory", "none")
 ACTIONS = ("notify", "clamp", "degrade", "approve", "throttle", "refuse_new_chains", "stop")
 
@@ -59,9 +59,21 @@ class Budget:
     steps: tuple[Step, ...]
     spent: int | None
     approved_until: datetime | None
+    elsewhere: int = 0
+    """Of a budget of the ledger: what is spent or held in its window by others than this gateway's store."""
+    window: tuple[datetime, datetime] | None = None
+    """Of a budget of the ledger: its window, in the ledger's timezone; the next one begins where it ends."""
+
+    @property
+    def room(self) -> int:
+        """What the gateway's own calls may come to."""
+        return max(0, self.cap - self.elsewhere)
 
     def level(self, now: datetime, chain: str) -> str:
         """The key of this budget in its current period; of a run's budget, in this run."""
+        if self.window is not None:
+            start, end = self.window
+            return f"{self.id}@{(start if now < end else end).isoformat()}"
         return f"{self.id}@{chain or 'no-run' if self.period == 'run' else period_start(self.period, now):}"
 
     def in_currency(self, nanos: int) -> int:
@@ -85,12 +97,17 @@ class Caller:
     """Models that the key is limited to; empty if to none."""
 
     def matches(self, scope: Mapping[str, str]) -> bool:
-        """Whether each part of a scope is this caller's. Names are compared whole; `*` is any name that there is."""
+        """Whether each part of a scope is this caller's. Names are compared whole, in any case; `*` is any name that there is."""
         for kind, name in scope.items():
             values = frozenset({self.model}) if kind == "model" else self.names.get(kind, frozenset())
-            if not (values - {""} if name == "*" else name in values):
+            if not (values - {""} if name == "*" else name in values or _is_spelling_of(name, values)):
                 return False
         return True
+
+
+def _is_spelling_of(name: str, values: frozenset[str]) -> bool:
+    """Whether one of the values is the name in other letters, as the ledger compares names."""
+    return bool(values) and name.strip().casefold() in {value.strip().casefold() for value in values}
 
 
 def period_start(period: str, now: datetime) -> str:
@@ -162,12 +179,23 @@ def parse(entry: Mapping[str, Any]) -> Budget:
         steps=tuple(sorted((_step(step) for step in entry.get("steps") or ()), key=lambda step: step.at)),
         spent=to_nanos(str(entry["spent"])) if entry.get("spent") is not None else None,
         approved_until=datetime.fromisoformat(str(approved)).astimezone(UTC) if approved else None,
+        elsewhere=to_nanos(str(entry.get("elsewhere") or 0)),
+        window=_window(entry),
     )
 
 
 def matching(budgets: Sequence[Budget], caller: Caller) -> Iterator[Budget]:
     """Budgets that a call counts against, in the order of the file: outermost first."""
     return (budget for budget in budgets if budget.enforcement != "none" and caller.matches(budget.scope))
+
+
+def _window(entry: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
+    start, end = entry.get("window_start"), entry.get("window_end")
+    if not start or not end:
+        if entry.get("period") == "range":
+            raise BudgetFileError("period: a range is a budget of the ledger")
+        return None
+    return datetime.fromisoformat(str(start)).astimezone(UTC), datetime.fromisoformat(str(end)).astimezone(UTC)
 
 
 def _rate(entry: Mapping[str, Any]) -> Decimal:

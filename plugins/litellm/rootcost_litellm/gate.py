@@ -36,6 +36,11 @@ class Budgets(Protocol):
         """Sums of levels as last known."""
         ...
 
+    @property
+    def epoch(self) -> str:
+        """The life of the store: one that lost its data begins another."""
+        ...
+
     async def reserve(self, hold_id: str, amounts: Amounts, seconds: int) -> Decision:
         """Holds amounts at every level, or at none."""
         ...
@@ -102,6 +107,17 @@ class Gate:
     _chains: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _notified: set[tuple[str, Decimal]] = field(default_factory=set)
 
+    def replace(self, budgets: Sequence[Budget]) -> None:
+        """Other budgets, limits and spend elsewhere are in force from now on; what is held stays held."""
+        now = self.now()
+        self.budgets = list(budgets)
+        for budget in budgets:
+            if budget.period == "run":
+                continue
+            key = budget.level(now, "")
+            if key in self.caps:
+                self.caps[key] = _room(budget)
+
     async def admit(self, caller: Caller, model: str, body: MutableMapping[str, Any], call_type: str = "") -> Call | None:
         """Reserves the worst case of a call; None if no budget concerns it. Raises `RefusedError`. May lower limits or change the model in `body`."""
         self.expire()
@@ -110,7 +126,7 @@ class Gate:
         if not levels:
             return None
         for budget, key in levels:
-            self.caps[key] = budget.cap if budget.enforcement == "hard" else NO_LIMIT
+            self.caps[key] = _room(budget)
         call = Call(uuid.uuid4().hex, caller, levels, WorstCase(0, 0), model, started=self.clock())
         call.hold = call.id
         clamps = await self._steps(call, body)
@@ -308,10 +324,14 @@ class Gate:
         return budget.spent or 0 if sums is None else int(sums["cap"]) - int(sums["left"]) - int(sums.get("leased", 0))
 
     def _share(self, budget: Budget, key: str) -> Decimal:
-        return Decimal(self._sum(budget, key)) / budget.cap if budget.cap > 0 else Decimal(1)
+        return Decimal(self._sum(budget, key) + budget.elsewhere) / budget.cap if budget.cap > 0 else Decimal(1)
 
     def _left(self, budget: Budget, key: str) -> int:
-        return _in_book(budget, budget.cap - self._sum(budget, key))
+        return _in_book(budget, budget.room - self._sum(budget, key))
+
+
+def _room(budget: Budget) -> int:
+    return budget.room if budget.enforcement == "hard" else NO_LIMIT
 
 
 def _in_book(budget: Budget, nanos: int) -> int:

@@ -212,8 +212,12 @@ def deployments(model: str) -> Sequence[str]:
 
 
 def hook_of_environment() -> BudgetHook:
-    """The plug-in with the budget file that ROOTCOST_BUDGETS names. Raises `BudgetFileError`, which ends the start of the proxy."""
-    gate = gate_of_file(Path(os.environ.get("ROOTCOST_BUDGETS", "rootcost-budgets.yaml")), litellm.model_cost)
+    """The plug-in with the budgets of the ledger at ROOTCOST_URL, of the file that ROOTCOST_BUDGETS names, or of both.
+
+    Raises `BudgetFileError`, which ends the start of the proxy.
+    """
+    name = os.environ.get("ROOTCOST_BUDGETS") or ("" if os.environ.get("ROOTCOST_URL") else "rootcost-budgets.yaml")
+    gate = gate_of_file(Path(name) if name else None, litellm.model_cost, os.environ)
     gate.models_of = deployments
     return BudgetHook(gate)
 

@@ -121,6 +121,11 @@ class LeasedBudgets:
     _wake: asyncio.Event | None = None
     _task: asyncio.Task[None] | None = None
 
+    @property
+    def epoch(self) -> str:
+        """The life of the store, as it last said; empty before the first exchange."""
+        return self._epoch
+
     def reserve_here(self, hold_id: str, amounts: Amounts) -> bool:
         """Takes a call's worst case from the leases; False if one of them has too little. Never waits."""
         now = self.clock()
@@ -379,6 +384,8 @@ class MemoryBudgets:
     store: Any
     caps: Callable[[str], int]
     baseline: Callable[[str], Awaitable[int | None]]
+    epoch: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Its only life: it ends with the process."""
 
     async def reserve(self, hold_id: str, amounts: Amounts, seconds: int) -> Decision:
         """Decides at once."""
