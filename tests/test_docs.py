@@ -507,7 +507,7 @@ def test_every_page_can_be_reached_from_the_index() -> None:
 ALLOWED_ADDRESS = re.compile(
     r"^https?://(127\.0\.0\.1|localhost)([:/]|$)"
     r"|^https://(semver\.org|keepachangelog\.com|www\.standardwebhooks\.com)"
-    r"|^https://(api\.openai\.com|api\.anthropic\.com|api\.github\.com|account\.blob\.core\.windows\.net|(gateway|login)\.example\.com)([/#]|$)"
+    r"|^https://(api\.openai\.com|api\.anthropic\.com|api\.github\.com|account\.blob\.core\.windows\.net|(gateway|login)\.example\.com|costs\.example)([/#]|$)"
     r"|^https://…|^smtps?://($|user:password@host:587|mail\.example\.com)|^redis://…"
     r"|^(s3|bigquery|file|sqlite)://|^postgresql(\+psycopg)?://[^:@/]*(@|…|$)|^tcp://127\.0\.0\.1"
 )

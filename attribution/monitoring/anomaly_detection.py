@@ -41,6 +41,8 @@ MIN_SHIFT: Final = Decimal("0.15")
 _NORMAL: Final = 1.4826
 _DAY: Final = timedelta(days=1)
 _ZERO: Final = Decimal(0)
+_LEAST_UNIT: Final = Decimal("0.01")
+"""The least noise that a series is taken to have, in its currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,10 +287,9 @@ def score_of(
     # Quiet weekdays say little of loud ones, so the spread relative to the level counts as well.
     relative = median_low(distance / usual if usual else _ZERO for distance, usual in distances)
     # A series without any spread still has noise, taken as a twentieth of its level.
-    unit_approx = (
-        max(float(spread), float(expected_cost * relative), float(expected_cost) / 20, 0.01) * _NORMAL * (1 + 4 / len(past))
-    )
-    score = round(float(cost - expected_cost) / unit_approx, 2)
+    unit = max(spread, expected_cost * relative, expected_cost / 20, _LEAST_UNIT)
+    distance_in_units = (cost - expected_cost) / unit
+    score = round(float(distance_in_units) / (_NORMAL * (1 + 4 / len(past))), 2)
     return score if score >= MIN_SCORE else None
 
 

@@ -118,13 +118,13 @@ def limits(books: Books, store: GatewayStore, teams: frozenset[str] | None) -> l
     with books.database.session() as session:
         for candidate, revision, terms, window in rows:
             budget_id = candidate.budget.budget_id
-            elsewhere = Decimal(0)
+            spent_elsewhere = Decimal(0)
             if terms.period != "chain":
-                elsewhere = _elsewhere(session, store, budget_id, window, spent.get(budget_id, (Decimal(0), None)))
+                spent_elsewhere = _elsewhere(session, store, budget_id, window, spent.get(budget_id, (Decimal(0), None)))
             rate = exchange.on("USD", terms.currency, at.date()) if terms.currency != "USD" else None
             usd_rate = Decimal(1) if terms.currency == "USD" else rate and rate.numerator / rate.denominator
             answers.append(
-                GatewayLimit(budget_id, revision.revision, terms, window, revision.limit(at), elsewhere, usd_rate or None)
+                GatewayLimit(budget_id, revision.revision, terms, window, revision.limit(at), spent_elsewhere, usd_rate or None)
             )
     return sorted(answers, key=lambda row: (row.terms.level, len(row.terms.scopes), row.terms.name))
 
@@ -138,9 +138,9 @@ def _visible(books: Books, teams: frozenset[str] | None, at: datetime) -> list[C
 
 
 def _elsewhere(
-    session: Session, store: GatewayStore, budget_id: str, window: Window, known: tuple[Decimal, datetime | None]
+    session: Session, store: GatewayStore, budget_id: str, window: Window, known_spend: tuple[Decimal, datetime | None]
 ) -> Decimal:
-    spent, known_until = known
+    spent, known_until = known_spend
     sums = sums_of(session, budget_id, window, "", known_until)
     counted_nanos = max(sums.counted, nanos_of(spent) + sums.late + sums.open + sums.uncertain)
     level = ReservationLevel

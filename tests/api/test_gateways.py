@@ -86,8 +86,8 @@ def report(http: Any, headers: dict[str, str], epoch: str, *levels: dict[str, st
     return rows
 
 
-def sums(budget: dict[str, Any], committed: str, under_way: str = "0", uncertain: str = "0") -> dict[str, str]:
-    amounts = {"committed": committed, "open": under_way, "uncertain": uncertain}
+def sums(budget: dict[str, Any], cost: str, under_way: str = "0", uncertain: str = "0") -> dict[str, str]:
+    amounts = {"committed": cost, "open": under_way, "uncertain": uncertain}
     return {"budget_id": budget["budget_id"], "window_start": budget["window_start"], **amounts}
 
 
@@ -112,8 +112,8 @@ def test_reports_that_come_again_or_out_of_order_commit_nothing_twice(books: Boo
     set_limit(http, books)
     ingest = header(books, "ingest")
     (budget,) = report(http, ingest, "life-1")
-    for committed, under_way in (("0.10", "0.5"), ("0.30", "0"), ("0.30", "0"), ("0.20", "0")):
-        report(http, ingest, "life-1", sums(budget, committed, under_way))
+    for cost, under_way in (("0.10", "0.5"), ("0.30", "0"), ("0.30", "0"), ("0.20", "0")):
+        report(http, ingest, "life-1", sums(budget, cost, under_way))
     assert report(http, ingest, "life-1", gateway="us")[0]["elsewhere"] == "0.3"
     assert [row["state"] for row in http.get("/v1/reservations", headers=header(books, "admin")).json()["rows"]] == []
 
@@ -149,23 +149,22 @@ def fill(door: Gate) -> None:
 
 
 def refresh(door: Gate) -> bool:
-    refreshed: bool = door.store.baseline.refresh()  # type: ignore[attr-defined]
-    return refreshed
+    return bool(door.store.baseline.refresh())  # type: ignore[attr-defined]
 
 
 def test_the_plug_in_enforces_the_ledgers_budgets_and_a_raise_takes_effect(books: Books, http: Any, tmp_path: Path) -> None:
     set_limit(http, books, amount="0.002", owner="Dana")
     door = gate(tmp_path, key(books, "ingest"), raise_at="https://costs.example")
-    held = call(door)
-    assert (held.budgets[0][0].name, call(door, "dev")) == ("care", None)
+    first_call = call(door)
+    assert (first_call.budgets[0][0].name, call(door, "dev")) == ("care", None)
     with pytest.raises(RefusedError, match=r"Budget care \(team Care; .*, by month\) has USD .* left of USD 0.002.*Dana \(https"):
         fill(door)
-    door.commit(held, 100_000)
+    door.commit(first_call, 100_000)
     assert refresh(door)
     (status,) = standings(books, with_outlook=False)
     assert D(0) < status.encumbered <= D("0.0019")
-    raised = {"amount": "5", "reason": "launch"}
-    assert http.put("/v1/budgets/care", json=raised, headers=header(books, "admin") | {"If-Match": "*"}).status_code == 200
+    change = {"amount": "5", "reason": "launch"}
+    assert http.put("/v1/budgets/care", json=change, headers=header(books, "admin") | {"If-Match": "*"}).status_code == 200
     assert refresh(door)
     assert call(door) is not None
 
@@ -177,10 +176,10 @@ def test_a_proxy_that_starts_again_has_what_was_spent(books: Books, http: Any, t
     door = gate(tmp_path, secret)
     door.commit(call(door), 900_000)
     assert refresh(door)
-    for again in (gate(tmp_path, secret), gate(tmp_path, secret, url="http://away.example")):
+    for later_door in (gate(tmp_path, secret), gate(tmp_path, secret, url="http://away.example")):
         with pytest.raises(RefusedError, match=r"left of USD 0\.001"):
-            fill(again)
-        assert again.budgets[0].elsewhere == 900_000
+            fill(later_door)
+        assert later_door.budgets[0].elsewhere == 900_000
 
 
 @pytest.mark.parametrize(("on_outage", "is_admitted"), [("closed", False), ("open", True)])

@@ -100,6 +100,7 @@ def test_ti3_several_causes_are_told_apart_and_sum_to_the_newest_run(closed_book
     require_sum(closed_books)
 
 
+@pytest.mark.clock
 def test_ti3_rows_of_booked_runs_are_kept_from_maintenance(closed_books: Books) -> None:
     configure(closed_books, maintenance=MaintenanceSettings(superseded_days=1))
     restate(closed_books)
