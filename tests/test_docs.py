@@ -508,7 +508,7 @@ ALLOWED_ADDRESS = re.compile(
     r"^https?://(127\.0\.0\.1|localhost)([:/]|$)"
     r"|^https://(semver\.org|keepachangelog\.com|www\.standardwebhooks\.com)"
     r"|^https://(api\.openai\.com|api\.anthropic\.com|api\.github\.com|account\.blob\.core\.windows\.net|(gateway|login)\.example\.com|costs\.example)([/#]|$)"
-    r"|^https://…|^smtps?://($|user:password@host:587|mail\.example\.com)|^redis://…"
+    r"|^https://…|^smtps?://($|user:password@host:587|mail\.example\.com)|^redis://(…|127\.0\.0\.1)"
     r"|^(s3|bigquery|file|sqlite)://|^postgresql(\+psycopg)?://[^:@/]*(@|…|$)|^tcp://127\.0\.0\.1"
 )
 """This machine, the standards of the changelog, providers' own APIs, and made-up places. An address never holds a password."""
