@@ -87,7 +87,7 @@ def conclude(world: World) -> Conclusions:
     found = calls(nodes)
     for call in found:
         # What any signal of a call says of who works there, it says where the call stands in the chain.
-        own_signals = call.place.signals if any(s["channel"] == "otlp" for s in call.place.signals) else []
+        own_signals = [s for s in by_completeness(call.signals) if s in call.place.signals]
         call.place.call_signals = [*own_signals, *(s for s in by_completeness(call.signals) if s not in own_signals)]
     conversations = conversation_owners(ways, registry)
     shared = shared_conversations([call.signals for call in found], registry, trusted)
