@@ -39,8 +39,8 @@ def client_as(books: Books, http: Any, grant: str) -> Client:
 
 def test_finance_closes_what_it_has_seen_and_a_second_person_opens_it_again(books: Books, http: Any) -> None:
     finance, controller = client_as(books, http, "finance"), client_as(books, http, "finance")
-    seen = finance.period(MONTH)
-    assert (seen.state, seen.revision, seen.blocking) == ("provisional", 0, ["unallocated"])
+    month = finance.period(MONTH)
+    assert (month.state, month.revision, month.blocking) == ("provisional", 0, ["unallocated"])
     assert [check.item for check in finance.period_checklist(MONTH).rows if check.blocks and not check.passed] == ["unallocated"]
     with pytest.raises(InvalidProblem, match="unallocated: 12 USD"):
         finance.close_period(MONTH, PeriodClose(), revision=0)
