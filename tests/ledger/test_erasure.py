@@ -221,6 +221,7 @@ def test_while_it_is_served_readers_keep_earlier_versions_for_the_retention(home
 
 
 @pytest.mark.slow
+@pytest.mark.clock
 def test_a_person_and_a_period_are_erased_on_s3_and_in_postgresql(
     tmp_path: Path, bucket: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,13 +177,13 @@ def test_a_charge_of_others_takes_the_reads_of_a_charge_that_is_not_there(
         return scan(store, table, *arguments, **options)
 
     monkeypatch.setattr(Store, "scan", noted_scan)
-    reads, nobody = {}, header(books, "viewer:Nobody")
+    tables_by_ref, nobody = {}, header(books, "viewer:Nobody")
     for ref in (charge, "no-such-charge-at-all"):
         tables.clear()
         answer = http.get(f"/v1/explain/{ref}", headers=nobody)
         assert answer.status_code == 404
-        reads[ref] = list(tables), answer.json()["remedy"]
-    assert len(set(map(str, reads.values()))) == 1
+        tables_by_ref[ref] = list(tables), answer.json()["remedy"]
+    assert len(set(map(str, tables_by_ref.values()))) == 1
 
 
 def test_denials_are_in_the_audit_log(books: Books, http: httpx.Client) -> None:
