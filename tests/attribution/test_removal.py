@@ -204,6 +204,7 @@ def test_one_source_is_erased_and_the_others_stay(books: Books) -> None:
     assert books.store.scan(CHAINS, {"month": [OCTOBER]}).collect().height == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["before", "between", "after"])
 def test_an_erasure_goes_on_where_it_was_broken_off(books: Books, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = costs_of(books, OCTOBER)

@@ -63,6 +63,7 @@ def shown(rootcost: Command) -> list[tuple[Any, ...]]:
     return [(r["initiator_agent"], r["model"], r["reason"], r["cost_class"], r["cost"]) for r in rows if Decimal(r["cost"])]
 
 
+@pytest.mark.slow
 def test_an_upgrade_rebuilds_a_month_that_it_concludes_otherwise_and_says_so(
     home: Path, tmp_path: Path, older: dict[str, str]
 ) -> None:

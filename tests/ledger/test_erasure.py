@@ -182,6 +182,7 @@ def test_without_a_yes_nothing_is_changed(home: Path) -> None:
         assert plan_erasure(books, Identifiers.of(PERSON)).is_empty
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["_erase_database", "erase_files"])
 def test_it_goes_on_where_it_was_broken_off_with_the_same_pseudonyms(
     home: Path, step: str, monkeypatch: pytest.MonkeyPatch

@@ -31,6 +31,7 @@ def rows(costs: pl.DataFrame) -> list[Any]:
     return sorted(costs.drop("run_id").rows(), key=repr)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(worlds())
 def test_cut_or_whole_the_costs_are_the_same(monkeypatch: pytest.MonkeyPatch, world: World) -> None:

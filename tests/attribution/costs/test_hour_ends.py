@@ -145,6 +145,7 @@ def test_an_end_beyond_midnight_is_met_in_the_next_day(
     assert is_balanced(books)
 
 
+@pytest.mark.slow
 def test_late_usage_of_one_day_changes_the_next(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """The call that ended in the second day arrives late, then more of that day's own: what stands of the cache is as computed anew."""
     monkeypatch.setattr(month, "BATCH_ROWS", 0)

@@ -371,6 +371,7 @@ def test_contradicting_rules_are_told_by_the_run_and_the_books_balance(books: Bo
     assert shares(books) == {"Care": D(4), "Dev": D(8)}
 
 
+@pytest.mark.slow
 def test_a_thousand_rules_against_each_other_are_told_in_bounded_time_and_number() -> None:
     many = [SharedRule(name=f"r{n}", method="fixed", shares={"Nobody": D(n + 1)}) for n in range(1000)]
     started = time.monotonic()

@@ -176,6 +176,7 @@ def test_newest_spans_redraw_a_small_slice_and_what_stands_is_left_alone(books: 
     assert sum(partition.scan(books.store).collect().height for partition in after) == 201
 
 
+@pytest.mark.slow
 def test_a_late_day_comes_to_the_same_as_all_at_once(tmp_path: Path) -> None:
     """In whatever order the days came, the conclusions are those of a ledger that had them all."""
     rows = fleet(8, traces=50)

@@ -392,6 +392,7 @@ def test_heartbeats_go_through_the_whole_chain(books: Books, receiver: Receiver,
         assert len(session.scalars(sa.select(AlertEvent).where(AlertEvent.step == "beat")).all()) <= 3
 
 
+@pytest.mark.slow
 def test_kills_lose_nothing(tmp_path: Path) -> None:
     result = run(tmp_path, kills=6, seed=3)
     assert result.is_sound, result

@@ -39,6 +39,7 @@ def test_the_plan_changes_nothing_and_a_yes_erases(home: Path) -> None:
     assert ANN not in rootcost("audit", "list", "--format", "json").out
 
 
+@pytest.mark.slow
 def test_a_period_is_planned_erased_and_told_by_verify_and_attribute(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(removal, "now", lambda: datetime(2027, 1, 15, tzinfo=UTC))
     with Books.open(home) as books:
