@@ -35,6 +35,7 @@ PATHS = {
     "/v1/periods/{month}/checklist": "/v1/periods/2026-10/checklist",
     "/v1/periods/{month}/lines": "/v1/periods/2026-10/lines",
     "/v1/sources/{name}/runs": "/v1/sources/none/runs",
+    "/v1/users/{user_id}": "/v1/users/1",
 }
 
 

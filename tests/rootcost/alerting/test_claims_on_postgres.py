@@ -65,6 +65,7 @@ def race(workers: list[Books], at: datetime) -> list[list[outbox.Claim]]:
 
 @pytest.mark.slow
 @pytest.mark.postgres
+@pytest.mark.clock
 def test_of_two_workers_one_has_each_message_and_a_lease_that_runs_out_passes_on(workers: list[Books]) -> None:
     at = now() + timedelta(seconds=5)
     with workers[0].database.session() as session:
