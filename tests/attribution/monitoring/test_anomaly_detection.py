@@ -38,7 +38,7 @@ def changed(seed: int, change: Change, *, length: int = 30) -> dict[date, Decima
 CHANGES: dict[str, tuple[str, Change, int, int]] = {
     "spike": ("spike", lambda _, cost: cost * 5 + 40, 1, 1),
     "loop": ("spike", lambda _, cost: cost + 400, 2, 1),
-    "level shift": ("level_shift", lambda _, cost: cost * 3, 30, 4),
+    "level shift": ("level_shift", lambda _, cost: cost * 3, 30, 5),
     "price change": ("level_shift", lambda _, cost: cost * Decimal("1.6"), 30, 14),
     "leak": ("level_shift", lambda n, cost: cost * (1 + Decimal(n) / 8), 30, 21),
     "silence": ("silent", lambda _, cost: cost * 0, 30, 4),
