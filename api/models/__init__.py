@@ -60,6 +60,7 @@ from api.models.budgets import (
 )
 from api.models.chains import (
     CallCost,
+    ChainLimit,
     ChainSummary,
     ChainTree,
     MeterCost,
@@ -154,6 +155,7 @@ __all__ = [
     "BudgetRevisionRow",
     "Calendar",
     "CallCost",
+    "ChainLimit",
     "ChainSummary",
     "ChainTree",
     "ChannelSummary",

@@ -102,6 +102,20 @@ class SpanNode(ResponseModel):
     )
 
 
+class ChainLimit(ResponseModel):
+    """A budget that was in force when the chain started."""
+
+    budget_id: str = Field(description="Its id, which survives renames.")
+    name: str = Field(description="Its name then.")
+    revision: int = Field(description="The revision in force: a later raise changes nothing here.")
+    scopes: dict[str, str] = Field(description="What it is about: dimensions and names.")
+    period: str = Field(description="hour to year, range, or chain.")
+    enforcement: str = Field(description="hard or advisory.")
+    currency: str = Field(description="Currency of the amounts.")
+    limit: Money = Field(description="The limit in force.")
+    remaining: Money = Field(description="What use before the chain had left of it; negative if it was overrun.")
+
+
 class ChainTree(ResponseModel):
     """A chain as a tree of spans, with the cost of every call."""
 
@@ -110,3 +124,6 @@ class ChainTree(ResponseModel):
     basis: str | None = Field(default=None, description="billed, estimated or mixed.")
     unpriced_calls: int = Field(description="Number of calls with at least one meter that no published cost matches.")
     nodes: list[SpanNode] = Field(description="Spans, depth first.")
+    limits: list[ChainLimit] = Field(
+        default_factory=list, description="Budgets in force when it started, and what remained of them then; outermost first."
+    )

@@ -11,6 +11,7 @@ import polars as pl
 from api.models import ChainSummary, ChainTree
 from api.queries import redaction
 from api.queries.calls import CALL, with_ids
+from api.queries.chain_limits import chain_limits
 from api.queries.gate import WHOLE, Rows, ScopedBooks, published, scan_rollups, slice_rollups
 from api.queries.listing import FrameListing, Listing, Order
 from api.queries.pricing import price_calls
@@ -96,7 +97,9 @@ def find_chain(books: ScopedBooks, chain_id: str) -> ChainTree | None:
         return None
     calls = calls_of(books, summary, WHOLE)
     tree = build_tree(summary, spans_of(books, summary), calls, price_calls(books, calls))
-    return tree if books.sees_all else redaction.own_parts(tree, books)
+    tree = tree if books.sees_all else redaction.own_parts(tree, books)
+    own_calls = calls if books.sees_all else calls_of(books, summary)
+    return tree.model_copy(update={"limits": chain_limits(books, summary.start_time, own_calls)})
 
 
 def find_summary(books: ScopedBooks, chain_id: str) -> ChainSummary | None:

@@ -44,7 +44,7 @@ from api.routes.parameters import (
     ViewParam,
     shape,
 )
-from ledger.db import Alert, FactRemoval, Owner, Run, StoredRule
+from ledger.db import Alert, Budget, BudgetRevision, FactRemoval, Owner, Run, StoredRule
 from ledger.periods import parse_bound
 from ledger.settings import Settings
 from ledger.tables import CHARGES, EXCHANGE_RATES, PRICES, PROBLEMS, RAW_FILES, SPANS
@@ -198,7 +198,7 @@ def _chains(routes: APIRouter, settings: Settings) -> None:
     @routes.get(
         "/chains/{chain_id:path}",
         summary="One chain as a tree, with the cost of every call",
-        dependencies=reads(SPANS, Owner),
+        dependencies=reads(SPANS, Owner, Budget, BudgetRevision, EXCHANGE_RATES),
         responses=NOT_MODIFIED,
     )
     def chain(books: CostRows, chain_id: Annotated[str, Path(description="Id of the chain.")]) -> ChainTree:

@@ -25,6 +25,8 @@ from ledger.tables import COSTS
 BASES = ("effective", "billed", "list", "contracted")
 _VALUES = ("workflow", "tenant", "environment", "provider", "model")
 _OWNERS = tuple(f"{view}_{scope}" for view in ("initiator", "executor") for scope in ("team", "agent"))
+BUDGET_COLUMNS = (*_OWNERS, *_VALUES)
+"""Columns of costs and calls that budgets are about."""
 
 
 @dataclass(frozen=True, slots=True)

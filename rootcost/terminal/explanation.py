@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 from rich.tree import Tree
 
-from ledger.money import text
+from ledger.money import readable_amounts, text
 from rootcost.terminal import tables
 from rootcost.terminal.chain_tree import chain_tree
 
@@ -23,6 +23,10 @@ def explanation(story: Explanation, tree: ChainTree | None = None, *, rules: boo
     tables.draw(explanation_tree(story, rules=rules))
     if tree is not None:
         tables.draw(chain_tree(tree))
+        for limit in tree.limits:
+            left, whole = readable_amounts(limit.remaining, limit.limit)
+            terms = f"Budget {limit.name} (revision {limit.revision}, {limit.enforcement})"
+            tables.draw(Text(f"{terms}: {limit.currency} {left} of {whole} was left when it started"))
 
 
 def explanation_tree(story: Explanation, *, rules: bool) -> Tree:

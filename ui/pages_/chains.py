@@ -161,6 +161,11 @@ def one_chain(chain_id: str) -> None:
             widgets.state_badge(f"{tree.unpriced_calls} call{'s' if tree.unpriced_calls > 1 else ''} not fully priced", "warn")
         if chain.reason:
             widgets.state_badge(labels.reason(chain.reason), "warn")
+        for limit in tree.limits:
+            left, whole = (widgets.several({limit.currency: amount}) for amount in (limit.remaining, limit.limit))
+            widgets.state_badge(
+                f"{limit.name}: {left} of {whole} was left when it started", "bad" if limit.remaining <= 0 else ""
+            )
     tiles(tree)
     controls.go(draw(chain_grid(tree, answer.address), key="tree"), page="chains")
     st.caption(
