@@ -24,9 +24,9 @@ def explanation(story: Explanation, tree: ChainTree | None = None, *, rules: boo
     if tree is not None:
         tables.draw(chain_tree(tree))
         for limit in tree.limits:
-            left, whole = readable_amounts(limit.remaining, limit.limit)
+            amount_left, amount_in_all = readable_amounts(limit.remaining, limit.limit)
             terms = f"Budget {limit.name} (revision {limit.revision}, {limit.enforcement})"
-            tables.draw(Text(f"{terms}: {limit.currency} {left} of {whole} was left when it started"))
+            tables.draw(Text(f"{terms}: {limit.currency} {amount_left} of {amount_in_all} was left when it started"))
 
 
 def explanation_tree(story: Explanation, *, rules: bool) -> Tree:

@@ -162,9 +162,9 @@ def one_chain(chain_id: str) -> None:
         if chain.reason:
             widgets.state_badge(labels.reason(chain.reason), "warn")
         for limit in tree.limits:
-            left, whole = (widgets.several({limit.currency: amount}) for amount in (limit.remaining, limit.limit))
+            amount_left, amount_in_all = (widgets.several({limit.currency: amount}) for amount in (limit.remaining, limit.limit))
             widgets.state_badge(
-                f"{limit.name}: {left} of {whole} was left when it started", "bad" if limit.remaining <= 0 else ""
+                f"{limit.name}: {amount_left} of {amount_in_all} was left when it started", "bad" if limit.remaining <= 0 else ""
             )
     tiles(tree)
     controls.go(draw(chain_grid(tree, answer.address), key="tree"), page="chains")

@@ -13,6 +13,7 @@ WHOLE_READS = {
     "audit.py": 1,
     "budgets.py": 7,
     "calls.py": 1,
+    "chain_limits.py": 1,
     "chains.py": 4,
     "converted.py": 1,
     "costs.py": 1,
