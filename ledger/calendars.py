@@ -6,7 +6,7 @@ bill. Hours, days, budgets and anomalies follow the time of use.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -46,16 +46,16 @@ def time_of_use(timezone: str) -> pl.Expr:
 
 def used_near(start: datetime | None, end: datetime | None) -> pl.Expr:
     """Whether a row of `costs` may have been used in ``[start, end)``: a condition that lets files be skipped by their statistics."""
-    after_start = pl.lit(value=True) if start is None else pl.col("period_end") >= start - _MARGIN
-    before_end = pl.lit(value=True) if end is None else pl.col("period_start") <= end + _MARGIN
+    after_start = pl.lit(value=True) if start is None else pl.col("period_end") >= start.astimezone(UTC) - _MARGIN
+    before_end = pl.lit(value=True) if end is None else pl.col("period_start") <= end.astimezone(UTC) + _MARGIN
     return after_start & before_end
 
 
 def used_within(start: datetime | None, end: datetime | None, timezone: str) -> pl.Expr:
     """Whether a row of `costs` was used in ``[start, end)``, by its `time_of_use`."""
     at = time_of_use(timezone).dt.convert_time_zone("UTC")
-    after_start = pl.lit(value=True) if start is None else at >= start
-    before_end = pl.lit(value=True) if end is None else at < end
+    after_start = pl.lit(value=True) if start is None else at >= start.astimezone(UTC)
+    before_end = pl.lit(value=True) if end is None else at < end.astimezone(UTC)
     return used_near(start, end) & after_start & before_end
 
 

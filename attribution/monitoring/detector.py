@@ -119,8 +119,9 @@ def level_shift(values: Array, *, season: int = 7, threshold: float = 6.0) -> in
 
     Binary segmentation of the logarithms with the weekday taken out; the scale comes from differences, so a shift cannot hide itself.
 
-    >>> level_shift(np.array([10.0, 11, 10, 9, 10, 11, 10, 9, 10, 10, 16, 15, 16, 17, 16, 15, 16, 16, 17, 16])), level_shift(np.full(20, 5.0))
-    (10, None)
+    >>> week, later_week = [10.0, 11, 10, 9, 10, 11, 10], [16.0, 15, 16, 17, 16, 15, 16]
+    >>> level_shift(np.array(week * 2 + later_week * 2)), level_shift(np.full(28, 5.0))
+    (14, None)
     """
     length = len(values)
     if length < 2 * season:

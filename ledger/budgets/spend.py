@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -55,9 +55,9 @@ def read_spend(books: Books, since: datetime, until: datetime | None = None) -> 
     if in_force is None:
         return Spend(_empty(keys), None)
     at = time_of_use(zone).dt.convert_time_zone("UTC")
-    costs = in_force.filter(used_near(since, until)).with_columns(at=at).filter(pl.col("at") >= since)
+    costs = in_force.filter(used_near(since, until)).with_columns(at=at).filter(pl.col("at") >= since.astimezone(UTC))
     if until is not None:
-        costs = costs.filter(pl.col("at") < until)
+        costs = costs.filter(pl.col("at") < until.astimezone(UTC))
     frame = (
         costs.with_columns(is_model=pl.col("model").is_not_null(), is_shared=pl.col("cost_class") == "shared")
         .group_by(keys)
