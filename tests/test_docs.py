@@ -386,7 +386,7 @@ def test_the_page_about_schedules_does_what_it_says(workplace: Path, monkeypatch
         assert books.store.scan(CHARGES).collect().height
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/sources.md"])
+@pytest.mark.parametrize("page", ["README.md", pytest.param("docs/quickstart.md", marks=pytest.mark.slow), "docs/sources.md"])
 def test_commands_run_as_they_are_written(page: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     printed: list[str] = []
     ran = 0
@@ -404,6 +404,7 @@ def test_commands_run_as_they_are_written(page: str, workplace: Path, monkeypatc
         assert word in together, word
 
 
+@pytest.mark.slow
 def test_the_quick_start_prints_what_it_shows(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every line of the shown outputs is printed by a command before it, blanks aside."""
     pieces = re.findall(r"^```(sh|text)\n(.*?)^```$", text("docs/quickstart.md"), re.MULTILINE | re.DOTALL)

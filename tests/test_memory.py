@@ -22,6 +22,7 @@ BILL_CEILING_MB = 1200
 FILE_GROWTH_MB = 100
 
 
+@pytest.mark.slow
 def test_attribution_of_300_000_spans_stays_under_its_ceiling(tmp_path: Path) -> None:
     prepare(tmp_path, 300_000)
     bench = ROOT / "bench" / "scale.py"

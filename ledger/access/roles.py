@@ -71,7 +71,7 @@ ROLES: Final[Mapping[str, frozenset[Permission]]] = {
     "auditor": frozenset(p for p in _P if p.value.endswith(":read")),
     "ingest": frozenset({_P.TELEMETRY_WRITE, _P.RESERVATIONS_WRITE}),
 }
-"""Permissions of each role. `ingest` is for keys of senders, which can only send."""
+"""Permissions of each role. `ingest` is for keys of senders and gateways: they send, and see no cost but what is left of budgets."""
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
     "viewer": "sees costs, chains, budgets and agents",
@@ -79,6 +79,6 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "platform": "sets budgets, keeps agents and sources, sends telemetry",
     "admin": "may do everything, and says who may do what",
     "auditor": "sees everything, and changes nothing",
-    "ingest": "sends telemetry, reserves budget for its calls, and sees nothing",
+    "ingest": "sends telemetry, reserves budget for its calls, and sees the limits it enforces",
 }
 """A sentence on each role, for tables of roles."""

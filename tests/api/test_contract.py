@@ -21,6 +21,7 @@ HERE = {"Host": "127.0.0.1"}
 EXAMPLES_EACH = 12
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_get_keeps_its_word(books: Books) -> None:
     """No answer but a described one: right status, right media type, right shape; never a 500."""

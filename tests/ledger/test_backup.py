@@ -82,6 +82,7 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "backups"
 
 
+@pytest.mark.slow
 def test_a_restored_ledger_gives_the_same_figures_and_goes_on(copied_home: Path, target: Path, tmp_path: Path) -> None:
     rootcost = Command(copied_home)
     (copied_home / "rootcost.toml").write_text(SETTINGS)

@@ -265,10 +265,10 @@ def test_a_person_and_a_period_are_erased_on_s3_and_in_postgresql(
 
 
 def texts_of(books: Books, bucket: dict[str, str], *texts: str) -> list[str]:
-    """Objects of the bucket and tables of the database that hold a text."""
+    """Objects of the books in the bucket, which tests share, and tables of the database that hold a text."""
     client = boto3.client("s3", endpoint_url=bucket["aws_endpoint_url"])
     places = []
-    for entry in client.list_objects_v2(Bucket="ledger").get("Contents", ()):
+    for entry in client.list_objects_v2(Bucket="ledger", Prefix="books/").get("Contents", ()):
         content = client.get_object(Bucket="ledger", Key=entry["Key"])["Body"].read()
         if entry["Key"].endswith(".parquet") and "_delta_log" not in entry["Key"]:
             content += pl.read_parquet(io.BytesIO(content), hive_partitioning=False).write_ndjson().encode()

@@ -85,6 +85,7 @@ def test_who_sees_a_part_is_told_so(window: Any, dashboard: str) -> None:
     assert page.get_by_text("Set up a budget").count() == 0, "a viewer's would be refused"
 
 
+@pytest.mark.slow
 def test_a_session_that_ends_covers_the_tab_and_keeps_what_is_typed(window: Any, dashboard: str, people: People) -> None:
     page = log_in(window, dashboard, "bo")
     page.goto("/budgets")

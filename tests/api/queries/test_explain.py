@@ -226,6 +226,7 @@ def test_a_charge_restated_since_says_so(books: Books) -> None:
     assert run.facts["changed_since"] == ["the bill"]
 
 
+@pytest.mark.slow
 def test_every_charge_of_a_mixed_bill_is_told_to_the_last_digit(books: Books) -> None:
     """Usage, a credit on it, a tax on both, a fee, and machine time nobody logged: each charge is its own amount, together the bill."""
     rules(books, shared=[SharedRule(name="fees", charge_category="Purchase", method="even", teams=["Care", "Data", "Dev"])])

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,6 +107,7 @@ def unlike(uses: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [use | {"usage_key": n} for n, use in enumerate(uses)]
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(
     st.lists(any_row(), min_size=1, max_size=12),

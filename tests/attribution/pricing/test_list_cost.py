@@ -145,6 +145,7 @@ def test_unpriced_is_null_free_is_zero_and_absent_stays_absent() -> None:
     assert out["__cost_output_tokens"].to_list() == [Decimal(0), None, Decimal(0), None, None]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     tokens=st.lists(st.integers(0, 10**9), min_size=1, max_size=5),

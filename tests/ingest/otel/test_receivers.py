@@ -717,6 +717,7 @@ for day in range(16):
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_where_it_is_while_telemetry_flows(tmp_path: Path) -> None:
     """A short soak; `python -m bench.otlp --soak 600` is the long one."""
     root = ROOT

@@ -80,6 +80,7 @@ def test_where_a_framework_counts_nothing_nothing_is_counted_not_a_guess() -> No
     assert sum(r["operation"] == "chat" for r in found) == 5
 
 
+@pytest.mark.slow
 def test_every_run_is_one_chain_and_costs_its_leaves(books: Books) -> None:
     rates = {model: ("openai", {"input_tokens": "0.000002", "output_tokens": "0.000008"}) for model in _models()}
     booked(books, "langfuse", [FOLDER], rates=rates)

@@ -86,6 +86,7 @@ def test_terms_that_change_keep_replace_and_forget_secrets(home: Path) -> None:
         assert not list((home / "secrets").iterdir())
 
 
+@pytest.mark.slow
 def test_the_environment_of_the_server_is_not_for_callers_of_the_api(home: Path) -> None:
     with Books.open(home) as books, reach(books) as http:
         _, key = create_key(books, "platform", [Grant("platform")], actor="test")

@@ -57,6 +57,7 @@ def test_very_many_members_of_a_gzip_body_are_refused_at_once() -> None:
     assert (refusal.value.status, "more than 10000 compressed members" in refusal.value.detail) == (400, True)
 
 
+@pytest.mark.slow
 def test_a_body_that_trickles_is_given_up_and_so_is_a_head(home: Path) -> None:
     home.mkdir(exist_ok=True)
     (home / "rootcost.toml").write_text("[serve]\nrequest_seconds = 0.2\n")
