@@ -34,6 +34,7 @@ from api.routes import (
     alerts,
     audit,
     budgets,
+    comparisons,
     erasures,
     forecasts,
     imports,
@@ -106,6 +107,7 @@ def create_app(
     app.include_router(periods.reading(operations.periods), dependencies=strict_document)
     app.include_router(prices.reading(operations.prices), dependencies=strict_document)
     app.include_router(sources.reading(operations.sources), dependencies=strict_document)
+    app.include_router(comparisons.router(books.settings), dependencies=strict_document)
     app.include_router(forecasts.router(books.settings), dependencies=strict_document)
     app.include_router(access.router(), dependencies=strict_document)
     app.include_router(people.router(), dependencies=changing)

@@ -37,6 +37,7 @@ from api.models import (
     Calendar,
     ChainSummary,
     ChainTree,
+    ComparisonTable,
     CostTable,
     Evidence,
     EvidenceSection,
@@ -185,6 +186,21 @@ class Client(Management, People, Alerts):
         params = _cost_params(by, view, None, None, "total", basis, filters, None)
         shape = {name: value for name, value in params.items() if name in ("by", "view", "basis", "filter")}
         return self._get(ForecastTable, "/v1/forecast", {**shape, "month": month})
+
+    def compare(
+        self,
+        before: str,
+        after: str,
+        *,
+        by: Sequence[str] = ("team", "agent"),
+        view: View = "initiator",
+        basis: Basis = "effective",
+        filters: Filters | None = None,
+    ) -> ComparisonTable:
+        """Why cost changed from one period to another: ``compare("2026-09", "2026-10", by=["agent", "model"])``."""
+        params = _cost_params(by, view, None, None, "total", basis, filters, None)
+        shape = {name: value for name, value in params.items() if name in ("by", "view", "basis", "filter")}
+        return self._get(ComparisonTable, "/v1/compare", {**shape, "from": before, "to": after})
 
     def registered_agents(self, *, limit: int = 100, cursor: str | None = None) -> Page[AgentRow]:
         """The registered names with their owners over time, in pages."""

@@ -60,6 +60,9 @@ class Change(BaseModel):
     before: Money
     after: Money
     change: Money
+    effects: dict[str, Money] = Field(
+        default_factory=dict, description="Why, summing to the change: volume, mix, tokens_per_call, price, retries, new, gone."
+    )
 
 
 class ChangeAnswer(Answer):

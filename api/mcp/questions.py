@@ -5,6 +5,7 @@ A key that bears the name of an agent that it may see ("what do I cost?") asks a
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
@@ -32,7 +33,7 @@ from api.mcp.answers import (
     percent_of,
 )
 from api.models import Explanation, Granularity, View
-from api.queries import ChainQuery, CostQuery, ScopedBooks
+from api.queries import ChainQuery, ComparisonQuery, CostQuery, ScopedBooks
 from api.queries.costs import DIMENSIONS, RELATIVE, cells
 from api.queries.own_names import OwnNames
 from ledger import registry
@@ -100,6 +101,9 @@ class Questions:
             pl.col("change").abs(), *names, descending=[True, *(False for _ in names)], nulls_last=True
         )
         total, change = _sums(periods, "cost_after"), _sums(periods, "change")
+        effects: defaultdict[tuple[str | None, ...], dict[str, Decimal]] = defaultdict(dict)
+        for *group, effect, amount in queries.comparison(books, ComparisonQuery(query_before, query_after)).iter_rows():
+            effects[tuple(group)][effect] = amount
         return ChangeAnswer(
             rows=[
                 Change(
@@ -108,6 +112,7 @@ class Questions:
                     before=row["cost"],
                     after=row["cost_after"],
                     change=row["change"],
+                    effects=effects[(*(row[name] for name in query_after.dimensions if name != "currency"), row["currency"])],
                 )
                 for row in periods.head(MAX_ROWS).iter_rows(named=True)
             ],

@@ -66,6 +66,7 @@ from api.models.chains import (
     MeterCost,
     SpanNode,
 )
+from api.models.comparisons import ComparisonRow, ComparisonTable, Effect
 from api.models.costs import (
     BalanceRow,
     ClassTotal,
@@ -161,11 +162,14 @@ __all__ = [
     "ChannelSummary",
     "ClassTotal",
     "Commitment",
+    "ComparisonRow",
+    "ComparisonTable",
     "ConfirmedErasure",
     "CostRow",
     "CostTable",
     "CounterGap",
     "Decision",
+    "Effect",
     "EmitterRow",
     "ErasedPeriod",
     "Erasure",

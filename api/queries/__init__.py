@@ -17,6 +17,8 @@
     evidence_table(books, section, …) -> DataFrame   a section of it
     forecasts(books, ForecastQuery) -> DataFrame     what a month will cost, by + currency, actual, forecast, low, high
     forecast_table(books, ForecastQuery) -> ForecastTable   the same as a document
+    comparison(books, ComparisonQuery) -> DataFrame  why cost changed between two periods: by + currency, effect, cost
+    comparison_table(books, ComparisonQuery) -> ComparisonTable   the same as a document
     gaps(books, GapQuery) -> Gaps                    calls that each channel of a gateway missed
     period_lines(books, month) -> list[PeriodLineRow]   what was booked of a closed month
     sources(books) -> list[SourceStatus]             configured sources and their state
@@ -34,6 +36,7 @@ from api.queries.alert_rows import alerts
 from api.queries.audit import AuditQuery, audit_entries
 from api.queries.budgets import budget_names, budget_requests, budget_revisions, budget_standings, budgets
 from api.queries.chains import ChainQuery, chain, chains
+from api.queries.comparisons import EFFECTS, ComparisonQuery, comparison, comparison_table
 from api.queries.converted import cost_table_in, costs_in
 from api.queries.costs import COST_KEYS, DIMENSIONS, CostQuery, balance, cost_table, costs
 from api.queries.evidence import evidence, evidence_table
@@ -52,8 +55,10 @@ __all__ = [
     "COST_KEYS",
     "DEFAULT_LINES",
     "DIMENSIONS",
+    "EFFECTS",
     "AuditQuery",
     "ChainQuery",
+    "ComparisonQuery",
     "CostQuery",
     "ForecastQuery",
     "FrameListing",
@@ -76,6 +81,8 @@ __all__ = [
     "budgets",
     "chain",
     "chains",
+    "comparison",
+    "comparison_table",
     "cost_table",
     "cost_table_in",
     "costs",

@@ -22,8 +22,8 @@ from attribution.monitoring import anomaly_alerts, anomaly_rows
 from attribution.monitoring.anomaly_causes import Anomaly, causes
 from attribution.monitoring.anomaly_detection import MIN_DAYS, MIN_EXCESS, SHIFT_DAYS, AnomalousDays, Calendar, find
 from attribution.monitoring.anomaly_series import SCOPES, SpendSeries
-from attribution.monitoring.cost_drivers import OTHER, PeriodUsage, decompose
 from ledger.books import Books
+from ledger.cost_drivers import OTHER, PeriodUsage, decompose
 from ledger.money import text
 from ledger.periods import month_end, month_of, month_start, next_month, now, previous_month
 from ledger.published import runs_in_force

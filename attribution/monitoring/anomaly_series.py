@@ -18,9 +18,9 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from attribution.monitoring.cost_drivers import ItemUsage, PeriodUsage
 from ledger.books import Books
 from ledger.calendars import time_of_use, used_near
+from ledger.cost_drivers import ItemUsage, PeriodUsage
 from ledger.money import MONEY
 from ledger.published import published_months
 from ledger.tables import CHAINS, COSTS, USAGE_HOURLY

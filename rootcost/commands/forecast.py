@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from rootcost.commands.reports import Filters, TableFile, TableFormat
+from rootcost.commands.reports import CostBasis, CostView, Filters, Groups, TableFile, TableFormat
 from rootcost.terminal.console import Home, open_books, out_rows, say, write_table, write_text
 
 
@@ -18,21 +18,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def forecast(
-    by: Annotated[
-        str,
-        typer.Option(
-            help="Dimensions, comma-separated. Default: the view's team and agent. currency: the whole.", show_default=False
-        ),
-    ] = "",
+    by: Groups = "",
     month: Annotated[
         str, typer.Option(metavar="YYYY-MM", help="Month of use. Default: the current one.", show_default=False)
     ] = "",
-    view: Annotated[
-        Literal["initiator", "executor"], typer.Option(help="initiator: who caused it; executor: who burned it.")
-    ] = "initiator",
-    basis: Annotated[
-        Literal["effective", "billed", "list", "contracted"], typer.Option(help="Which FOCUS cost column is summed.")
-    ] = "effective",
+    view: CostView = "initiator",
+    basis: CostBasis = "effective",
     filters: Filters = None,
     output: TableFormat = "table",
     file: TableFile = None,

@@ -44,6 +44,18 @@ Filters = Annotated[
         show_default=False,
     ),
 ]
+Groups = Annotated[
+    str,
+    typer.Option(
+        help="Dimensions, comma-separated. Default: the view's team and agent. currency: the whole.", show_default=False
+    ),
+]
+CostView = Annotated[
+    Literal["initiator", "executor"], typer.Option("--view", help="initiator: who caused it; executor: who burned it.")
+]
+CostBasis = Annotated[
+    Literal["effective", "billed", "list", "contracted"], typer.Option("--basis", help="Which FOCUS cost column is summed.")
+]
 TableFile = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.", show_default=False)
 ]
@@ -135,17 +147,13 @@ def costs(
     by: Annotated[
         str, typer.Option(help="Dimensions, comma-separated. Default: the view's team and agent.", show_default=False)
     ] = "",
-    view: Annotated[
-        Literal["initiator", "executor"], typer.Option(help="initiator: who caused it; executor: who burned it.")
-    ] = "initiator",
+    view: CostView = "initiator",
     start: _From = "",
     end: _To = "",
     granularity: Annotated[
         Literal["total", "hour", "day", "month"], typer.Option(help="How time is cut, in the reporting timezone.")
     ] = "total",
-    basis: Annotated[
-        Literal["effective", "billed", "list", "contracted"], typer.Option(help="Which FOCUS cost column is summed.")
-    ] = "effective",
+    basis: CostBasis = "effective",
     calendar: Annotated[
         Literal["", "invoice", "usage"],
         typer.Option(

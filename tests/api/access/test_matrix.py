@@ -105,7 +105,7 @@ def check_gates(books: Books, http: httpx.Client) -> None:
     "/v1/costs?by=account,cost_class,reason&granularity=hour", "/v1/costs?by=team&filter=team=Dev", "/v1/overview", "/v1/chains",
     f"/v1/chains/{CHAIN_1}", f"/v1/explain/{CHAIN_1}", f"/v1/explain/{TRACE_1}:00000000000000a1", "/v1/explain/cell?by=team",
     "/v1/agents", "/v1/budgets", "/v1/alerts", "/v1/anomalies", "/v1/freshness", "/v1/me",
-    "/v1/forecast?by=team,agent&month=2026-10",
+    "/v1/compare?from=2026-09&to=2026-10&by=team,agent", "/v1/forecast?by=team,agent&month=2026-10",
 ])  # fmt: skip
 def test_a_team_sees_nothing_of_others(books: Books, http: httpx.Client, address: str) -> None:
     """Neither names nor amounts nor totals; the sums are those of its own rows."""

@@ -76,6 +76,7 @@ READINGS = {
     "/v1/budget-requests": [""],
     "/v1/chains": ["", "search=agent", "limit=1"],
     "/v1/chains/{chain_id}": [f"/v1/chains/{CHAIN_1}"],
+    "/v1/compare": ["from=2026-09&to=2026-10&by=team,agent", "from=2026-10-05&to=2026-10-06&by=currency", "from=2026-09&to=2026-10&view=executor"],
     "/v1/costs": [
         "by=team,agent", "by=executor_team,executor_agent,model", "by=account,region&granularity=day", "by=team&limit=1", "view=executor&by=team",
         "filter=team=Dev", "by=cost_class,reason", "filter=model=N", "by=team&calendar=usage",

@@ -91,6 +91,7 @@ def test_the_changes_sum_to_the_change(books: Books, http: httpx.Client) -> None
         ("Care", "0.018"), ("Dev", "0.009"), ("", "0.003"),
     ]  # fmt: skip
     assert answer["change"] == {"USD": "0.03"}
+    assert [row["effects"] for row in answer["rows"]] == [{"new": row["change"]} for row in answer["rows"]]
     edges = ("before_start", "before_end", "after_start", "after_end")
     periods: dict[str, Any] = dict(zip(edges, ("2026-10", "2026-11", "2026-11", "2026-12"), strict=True))
     assert ask(http, key, "compare_periods", **periods)["structuredContent"]["change"] == {"USD": "-0.03"}

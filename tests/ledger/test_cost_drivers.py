@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from attribution.monitoring.cost_drivers import GONE, NEW, ItemUsage, PeriodUsage, decompose
+from ledger.cost_drivers import GONE, NEW, ItemUsage, PeriodUsage, decompose
 from ledger.money import quantize
 
 F = Fraction
