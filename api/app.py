@@ -21,7 +21,7 @@ from api.answer_cache import AnswerCache
 from api.cursors import CursorSeal
 from api.deadlines import BodyDeadline
 from api.errors import RequestError
-from api.etags import NotModifiedError, ReadingHeaders, TagSeal, not_modified, product_version
+from api.etags import NotModifiedError, ReadingHeaders, TagSeal, not_modified
 from api.idempotency import Idempotency
 from api.metrics import Metrics, MetricsMiddleware
 from api.models import Health
@@ -50,6 +50,7 @@ from api.routes import (
     rules,
     sources,
     state,
+    statements,
 )
 from api.security_headers import SecurityHeaders
 from ledger import disk
@@ -58,6 +59,7 @@ from ledger.books import Books
 from ledger.errors import RootCostError
 from ledger.spool import Spool
 from ledger.tables import CHARGES
+from ledger.version import product_version
 
 _ABOUT = """Cost of AI by the agent and team that started the work.
 
@@ -108,6 +110,7 @@ def create_app(
     app.include_router(prices.reading(operations.prices), dependencies=strict_document)
     app.include_router(sources.reading(operations.sources), dependencies=strict_document)
     app.include_router(comparisons.router(books.settings), dependencies=strict_document)
+    app.include_router(statements.router(), dependencies=strict_document)
     app.include_router(forecasts.router(books.settings), dependencies=strict_document)
     app.include_router(access.router(), dependencies=strict_document)
     app.include_router(people.router(), dependencies=changing)

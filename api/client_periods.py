@@ -26,6 +26,18 @@ class Periods(Connection):
         """What was booked of a month, line by line."""
         return self._get(Page[models.PeriodLineRow], f"/v1/periods/{segment(month)}/lines")
 
+    def statements(self, month: str) -> Page[models.StatementRow]:
+        """The statements of a month, by team."""
+        return self._get(Page[models.StatementRow], "/v1/statements", {"month": month})
+
+    def statement(self, team: str, month: str) -> models.Statement:
+        """What a month books to a team; "" is what no team has."""
+        return self._get(models.Statement, "/v1/statement", {"team": team, "month": month})
+
+    def statement_control(self, month: str) -> Page[models.StatementControl]:
+        """Whether the statements of a month come to the bill and the invoices."""
+        return self._get(Page[models.StatementControl], "/v1/statements/control", {"month": month})
+
     def close_period(self, month: str, terms: models.PeriodClose, *, revision: int | None = None) -> models.PeriodRow:
         """Closes a month."""
         path = f"/v1/periods/{segment(month)}/close"

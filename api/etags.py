@@ -13,8 +13,6 @@ from __future__ import annotations
 import hmac
 import re
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl
 
@@ -31,6 +29,7 @@ from ledger.base import Base
 from ledger.books import Books
 from ledger.settings import Settings
 from ledger.tables import Table
+from ledger.version import product_version
 
 _TAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {
@@ -119,15 +118,6 @@ def tags_of(header: str) -> list[str]:
     (['"a"', '"b,c"'], [], [])
     """
     return [tag.removeprefix("W/") for tag in _TAG.findall(header)]
-
-
-@cache
-def product_version() -> str:
-    """The version that is installed."""
-    try:
-        return version("rootcost")
-    except PackageNotFoundError:  # run from a checkout that was not installed
-        return "0"
 
 
 async def not_modified(_request: Request, error: Exception) -> Response:

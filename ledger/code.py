@@ -38,6 +38,7 @@ EXCLUDED_MODULES = frozenset(
         "anomaly_tables",
         "budget_tables",
         "budgets",
+        "closing",
         "cost_drivers",
         "detector",
         "durability",
@@ -53,6 +54,7 @@ EXCLUDED_MODULES = frozenset(
         "table_log",
         "table_repair",
         "upgrade",
+        "version",
         "verify",
     }
 )

@@ -38,6 +38,7 @@ from rootcost.commands import (
     rules,
     service,
     sources,
+    statement,
     users,
     verify,
 )
@@ -164,6 +165,7 @@ for part in (
     forecast,
     rules,
     periods,
+    statement,
     journal,
     verify,
     audit,

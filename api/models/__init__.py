@@ -130,6 +130,17 @@ from api.models.state import (
     SourceFreshness,
     UnregisteredAgent,
 )
+from api.models.statements import (
+    Statement,
+    StatementAgent,
+    StatementChange,
+    StatementControl,
+    StatementLine,
+    StatementPool,
+    StatementRow,
+    StatementTerms,
+    StatementTotal,
+)
 
 __all__ = [
     "BUDGET_DIMENSIONS",
@@ -263,6 +274,15 @@ __all__ = [
     "StagedDecision",
     "StagedPrice",
     "StagedSelection",
+    "Statement",
+    "StatementAgent",
+    "StatementChange",
+    "StatementControl",
+    "StatementLine",
+    "StatementPool",
+    "StatementRow",
+    "StatementTerms",
+    "StatementTotal",
     "Step",
     "UnregisteredAgent",
     "UserChange",

@@ -21,6 +21,8 @@
     comparison_table(books, ComparisonQuery) -> ComparisonTable   the same as a document
     gaps(books, GapQuery) -> Gaps                    calls that each channel of a gateway missed
     period_lines(books, month) -> list[PeriodLineRow]   what was booked of a closed month
+    statement(books, team, month) -> Statement        what a month books to a team, and why
+    statements(books, month) -> list[StatementRow]   all of a month that the principal sees
     sources(books) -> list[SourceStatus]             configured sources and their state
     source(books, name) / schedule(books)            one of them; when each is read
     source_runs(books, name=None) -> Listing[SourceRunRow]
@@ -49,6 +51,7 @@ from api.queries.overview import overview
 from api.queries.periods import period_lines
 from api.queries.sources import schedule, schedule_entry, source, source_run, source_runs, sources
 from api.queries.state import agents, anomalies, freshness, problems, runs
+from api.queries.statements import statement, statement_control, statements
 from ledger.published import PublishedMonth
 
 __all__ = [
@@ -107,4 +110,7 @@ __all__ = [
     "source_run",
     "source_runs",
     "sources",
+    "statement",
+    "statement_control",
+    "statements",
 ]

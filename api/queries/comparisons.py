@@ -131,13 +131,13 @@ def comparison(books: ScopedBooks, query: ComparisonQuery) -> pl.DataFrame:
     The rows of a group sum to the change of its cost exactly, and all rows of a currency to the change of the whole. Groups that changed most
     come first, and within a group the largest effect.
     """
-    return _effects(query, *(_rows(books, period) for period in (query.before, query.after)))
+    return _effects(query, *(items_of(books, period) for period in (query.before, query.after)))
 
 
 @one_publication
 def comparison_table(books: ScopedBooks, query: ComparisonQuery) -> ComparisonTable:
     """The comparison as a document."""
-    before, after = (_rows(books, period) for period in (query.before, query.after))
+    before, after = (items_of(books, period) for period in (query.before, query.after))
     frame = _effects(query, before, after)
     totals = [dict(rows.group_by("currency").agg(pl.col("cost").sum()).sort("currency").iter_rows()) for rows in (before, after)]
     currencies = sorted(totals[0].keys() | totals[1].keys())
@@ -160,8 +160,11 @@ def comparison_table(books: ScopedBooks, query: ComparisonQuery) -> ComparisonTa
     )
 
 
-def _rows(books: ScopedBooks, query: CostQuery) -> pl.DataFrame:
-    """Cost and quantity of a period by item and meter, with the calls of each item: groups, `_ITEM`, meter, quantity, cost, attempts, retries."""
+def items_of(books: ScopedBooks, query: CostQuery) -> pl.DataFrame:
+    """Cost and quantity of a period by item and meter, with the calls of each item.
+
+    Columns: by_0, by_1, … (the dimensions but the currency), currency, model, service, charge_category, meter, quantity, cost, attempts, retries.
+    """
     cost = f"{query.basis}_cost"
     names = [name for name in query.dimensions if name != "currency"]
     is_used = pl.col("usage_key").is_not_null() & (pl.col("cost_class") == "metered")

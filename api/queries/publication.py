@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -45,6 +47,17 @@ def one_publication(query: Callable[Parameters, Answer]) -> Callable[Parameters,
         raise StoreUnreachable("months are published faster than they can be read", remedy="ask again, or for less at once")
 
     return answer
+
+
+@contextmanager
+def pinned_runs(database: Database, runs: Mapping[str, str]) -> Iterator[None]:
+    """Within an answer: these months are read from these runs, which closed months keep, whatever has been published since."""
+    months = [replace(month, run_id=runs.get(month.month, month.run_id)) for month in months_of_answer(database)]
+    token = _MONTHS.set({**(_MONTHS.get() or {}), database: months})
+    try:
+        yield
+    finally:
+        _MONTHS.reset(token)
 
 
 def months_of_answer(database: Database) -> list[PublishedMonth]:

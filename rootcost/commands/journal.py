@@ -36,7 +36,7 @@ def journal(
     It always balances, and its cents sum to those of each invoice. A team without a cost center is booked to the suspense account,
     and the exit code is 1.
     """
-    from rootcost.journals.accounts import FILE_NAME, Accounts
+    from ledger.closing.accounts import FILE_NAME, Accounts
     from rootcost.journals.profiles import Profile
     from rootcost.operations.journals import month_journals
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 
+from ledger.closing.accounts import Accounts
 from ledger.closing.cents import BookedLine
 from ledger.periods import month_end
-from rootcost.journals.accounts import Accounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

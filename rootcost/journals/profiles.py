@@ -11,9 +11,9 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from ledger.closing.accounts import Accounts
 from ledger.closing.cents import smallest_unit
 from ledger.errors import SettingsError, UsageError
-from rootcost.journals.accounts import Accounts
 from rootcost.journals.journal import Journal
 
 _FOLDER: Final = files("rootcost.journals") / "profiles"

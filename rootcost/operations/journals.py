@@ -19,7 +19,7 @@ from rootcost.journals.journal import Booking, Journal, holes, journals, last_da
 
 if TYPE_CHECKING:
     from ledger.books import Books
-    from rootcost.journals.accounts import Accounts
+    from ledger.closing.accounts import Accounts
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,15 @@ def write_text(text: str, path: Path | None) -> None:
         _write(path, text.encode() + b"\n")
 
 
+def write_bytes(content: bytes, path: Path | None, *, is_binary: bool = False) -> None:
+    """A file, or its content to stdout, but for binary content to a terminal."""
+    from ledger.errors import UsageError
+
+    if path is None and is_binary and sys.stdout.isatty():
+        raise UsageError("the file is binary", where="--format", remedy="add --output FILE, or pipe it somewhere")
+    _write(path, content)
+
+
 def _parquet(frame: pl.DataFrame) -> bytes:
     import io
 

@@ -19,10 +19,10 @@ from api.models import PeriodClose
 from api.queries import of_operator
 from attribution.run import attribute
 from ledger.books import Books
+from ledger.closing.accounts import Accounts
 from ledger.closing.cents import largest_remainders, rounded
 from ledger.settings import AttributionSettings, ReportSettings, SharedRule
 from rootcost.journals import profiles
-from rootcost.journals.accounts import Accounts
 from rootcost.journals.profiles import Profile
 from rootcost.operations import periods
 from rootcost.operations.journals import MonthJournals, month_journals

@@ -31,6 +31,10 @@ PATHS = {
     "/v1/chains/{chain_id}": f"/v1/chains/{CHAIN_1}",
     "/v1/explain/{ref}": f"/v1/explain/{CHAIN_1}",
     "/v1/explain/cell": "/v1/explain/cell?by=team",
+    "/v1/compare": "/v1/compare?from=2026-09&to=2026-10",
+    "/v1/statement": "/v1/statement?month=2026-10&team=Care",
+    "/v1/statements": "/v1/statements?month=2026-10",
+    "/v1/statements/control": "/v1/statements/control?month=2026-10",
     "/v1/periods/{month}": "/v1/periods/2026-10",
     "/v1/periods/{month}/checklist": "/v1/periods/2026-10/checklist",
     "/v1/periods/{month}/lines": "/v1/periods/2026-10/lines",
@@ -105,7 +109,7 @@ def check_gates(books: Books, http: httpx.Client) -> None:
     "/v1/costs?by=account,cost_class,reason&granularity=hour", "/v1/costs?by=team&filter=team=Dev", "/v1/overview", "/v1/chains",
     f"/v1/chains/{CHAIN_1}", f"/v1/explain/{CHAIN_1}", f"/v1/explain/{TRACE_1}:00000000000000a1", "/v1/explain/cell?by=team",
     "/v1/agents", "/v1/budgets", "/v1/alerts", "/v1/anomalies", "/v1/freshness", "/v1/me",
-    "/v1/compare?from=2026-09&to=2026-10&by=team,agent", "/v1/forecast?by=team,agent&month=2026-10",
+    "/v1/statements?month=2026-10", "/v1/compare?from=2026-09&to=2026-10&by=team,agent", "/v1/forecast?by=team,agent&month=2026-10",
 ])  # fmt: skip
 def test_a_team_sees_nothing_of_others(books: Books, http: httpx.Client, address: str) -> None:
     """Neither names nor amounts nor totals; the sums are those of its own rows."""

@@ -28,6 +28,9 @@ class Accounts(BaseModel):
     cost_centers: dict[str, Code] = Field(default_factory=dict)
     expense_of_provider: dict[str, Code] = Field(default_factory=dict)
     values: dict[str, Code] = Field(default_factory=dict)
+    company: str = Field(default="", max_length=200, description="Who issues statements.")
+    contact: str = Field(default="", max_length=200, description="Whom a team writes to that disputes its statement.")
+    dispute_days: int = Field(default=14, ge=0, le=366, description="Days after the close within which it can.")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -46,6 +49,11 @@ class Accounts(BaseModel):
             raise SettingsError(f"{key}: {first['msg']}", where=str(path), remedy="docs/close.md has an example") from error
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(str(error), where=str(path), remedy="write it as TOML, in UTF-8") from error
+
+    @classmethod
+    def if_there(cls, path: Path) -> Self | None:
+        """The same, or None if there is no file: a statement can do without."""
+        return cls.read(path) if path.exists() else None
 
     def cost_center(self, team: str) -> str | None:
         """The cost center of a team, of "" for what has none; None if the file does not say."""
