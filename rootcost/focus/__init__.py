@@ -1,0 +1,1 @@
+"""FOCUS files: checked against the specification's column table, and written from allocated costs."""
