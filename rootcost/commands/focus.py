@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rootcost.terminal.console import out, out_json, say
+from rootcost.terminal.console import Home, open_books, out, out_json, say
 
 if TYPE_CHECKING:
     from rootcost.focus.validator import Report
@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     """Registers these commands."""
     group = typer.Typer(no_args_is_help=True, help="FOCUS files: check one, or write allocated costs as one.")
     group.command("validate", epilog="Example: rootcost focus validate focus.csv.gz --version 1.3 --format json")(validate)
+    group.command("export", epilog="Example: rootcost focus export --version 1.3 --month 2026-10 --out exports/2026-10")(export)
     app.add_typer(group, name="focus")
 
 
@@ -45,6 +46,37 @@ def validate(
     else:
         _print(report)
     if not report.is_valid:
+        raise typer.Exit(1)
+
+
+def export(
+    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="Invoice month.", show_default=False)],
+    target: Annotated[str, typer.Option("--out", metavar="DIR", help="A folder, or s3://bucket/prefix.", show_default=False)],
+    version: Annotated[Literal["1.2", "1.3", "1.4"], typer.Option("--version", help="Version of FOCUS.")] = "1.3",
+    grain: Annotated[Literal["agent", "team"], typer.Option(help="Who the parts of a charge are told by.")] = "agent",
+    view: Annotated[
+        Literal["initiator", "executor"], typer.Option(help="initiator: who caused it; executor: who burned it.")
+    ] = "initiator",
+    file_format: Annotated[Literal["parquet", "csv"], typer.Option("--format", help="Format of the data.")] = "parquet",
+    home: Home = None,
+) -> None:
+    """Write a month's charges, each split among those that it was allocated to, as FOCUS Cost and Usage, with a manifest.
+
+    The parts of a charge sum to the charge, and the parts of a recipient to what it was allocated, to the last digit. What is written is checked as by
+    rootcost focus validate; exit code 1 if something is found.
+    """
+    from rootcost.focus.export import ExportQuery
+    from rootcost.focus.export import export as write_export
+    from rootcost.focus.parts import PartsQuery
+
+    with open_books(home) as books:
+        written_export = write_export(books, ExportQuery(month, version, PartsQuery(grain, view), file_format), target)
+    manifest = written_export.manifest
+    for currency, totals in manifest["totals"].items():
+        say(f"{currency}: BilledCost {totals['BilledCost']}, EffectiveCost {totals['EffectiveCost']}")
+    say(f"Written: {manifest['rows']:,} rows of {manifest['charges']:,} charges to {target}, run {manifest['run']}")
+    if not written_export.report.is_valid:
+        _print(written_export.report)
         raise typer.Exit(1)
 
 
