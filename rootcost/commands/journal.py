@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rootcost.terminal.console import Home, open_books, say, write_text
+from rootcost.terminal.console import Home, open_books, say, write_bytes
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,7 +27,8 @@ def journal(
         ),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write a file for each journal.", show_default=False)
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write a file for each journal, and a manifest.", show_default=False),
     ] = None,
     home: Home = None,
 ) -> None:
@@ -37,6 +38,7 @@ def journal(
     and the exit code is 1.
     """
     from ledger.closing.accounts import FILE_NAME, Accounts
+    from rootcost.journals.manifest import journal_manifest
     from rootcost.journals.profiles import Profile
     from rootcost.operations.journals import month_journals
 
@@ -48,8 +50,12 @@ def journal(
         typer.echo(form.csv(month_entries.journals, codes), nl=False)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        for entry in month_entries.journals:
-            write_text(form.csv([entry], codes).removesuffix("\n"), folder / f"{entry.number.replace('/', '_')}.csv")
+        contents = {
+            f"{entry.number.replace('/', '_')}.csv": form.csv([entry], codes).encode() for entry in month_entries.journals
+        }
+        manifest = journal_manifest(month, profile, month_entries.journals, contents)
+        for name, content in [*contents.items(), ("manifest.json", manifest)]:
+            write_bytes(content, folder / name)
     for currency, amount in month_entries.not_billed.items():
         say(f"{amount.normalize():f} {currency} is on no invoice, and in no journal: it is estimated.")
     if month_entries.holes:

@@ -12,8 +12,9 @@ import polars as pl
 
 from api.models import PeriodCheck
 from ledger import money
+from ledger.closing.accounts import FILE_NAME, Accounts
 from ledger.exchange_rates import Exchange, missing_rates
-from ledger.periods import month_end, now
+from ledger.periods import month_end, next_month, now
 from ledger.plurals import counted
 from ledger.settled_months import settled_months
 from ledger.tables import BALANCE, CHARGES, COSTS, RATES, Table
@@ -51,7 +52,7 @@ def checklist(month: Month) -> list[PeriodCheck]:
     """Every item, in the order in which a close is worked through."""
     checks = [_month_over(month), _attributed(month)]
     if month.run_id is not None:
-        checks += [*_bill(month), *_costs(month), _exchange_rates(month)]
+        checks += [*_bill(month), *_costs(month), _unclassified(month), _exchange_rates(month), _cost_centers(month)]
     return checks
 
 
@@ -84,7 +85,9 @@ def _attributed(month: Month) -> PeriodCheck:
     else:
         figure = f"run {month.run_id}" + (", computed from other facts than there are" if month.is_due else "")
     is_current = month.run_id is not None and (settled_month is not None or not month.is_due)
-    return _check("attributed", figure, f"rootcost attribute --month {month.month}", is_met=is_current)
+    return _check(
+        "attributed", figure, f"rootcost attribute --from {month.month} --to {next_month(month.month)}", is_met=is_current
+    )
 
 
 def _bill(month: Month) -> Iterator[PeriodCheck]:
@@ -145,6 +148,37 @@ def _costs(month: Month) -> Iterator[PeriodCheck]:
         "rootcost evidence names them: a log read twice, or a bill that is not whole",
         is_met=not pools,
         blocks=False,
+    )
+
+
+def _unclassified(month: Month) -> PeriodCheck:
+    """SKUs of AI services that no rule can read, whose cost nobody can meter."""
+    from attribution.monitoring.unclassified import unclassified_skus
+
+    rows = unclassified_skus(month.books, [month.month]).group_by("currency").agg(pl.col("cost").abs().sum()).sort("currency")
+    costs = {currency: amount for currency, amount in rows.iter_rows() if amount}
+    total, limit = month.sums(pl.lit(value=True)), month.books.settings.close.unallocated_share
+    return _check(
+        "unclassified",
+        f"{_amounts(costs)} of SKUs that no rule can read",
+        "rootcost unclassified lists them, and how to name one",
+        is_met=all(amount <= limit * abs(total.get(currency, _NOTHING)) for currency, amount in costs.items()),
+    )
+
+
+def _cost_centers(month: Month) -> PeriodCheck:
+    """Where journals are booked, every team has a cost center: what has none goes to the suspense account."""
+    accounts = Accounts.if_there(month.books.home / FILE_NAME)
+    if accounts is None:
+        return _check("cost_centers", f"there is no {FILE_NAME}, and so no journal", "", is_met=True)
+    is_booked = (pl.col("basis") == "billed") & (pl.col("billed_cost").fill_null(0) != 0)
+    teams = month.rows(COSTS).filter(is_booked).select(pl.col("initiator_team").fill_null("")).unique().collect().to_series()
+    missing = [team or "what has no team (no_team)" for team in teams.sort() if accounts.cost_center(team) is None]
+    return _check(
+        "cost_centers",
+        f"{counted(len(missing), 'team')} without one" + (f": {', '.join(missing)}" if missing else ""),
+        f"add them to [cost_centers] of {FILE_NAME}; otherwise they are booked to the suspense account {accounts.suspense}",
+        is_met=not missing,
     )
 
 

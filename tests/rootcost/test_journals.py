@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -172,6 +174,11 @@ def test_an_open_month_is_accrued_and_taken_back_and_a_hole_goes_to_suspense(boo
         sums["accrual of " + row["account"]] += D(row["debit"] or "0") if row["kind"] == "accrual" else D(0)
     assert {account: amount for account, amount in sums.items() if "accrual" not in account} == dict.fromkeys("139", D(0))
     assert sums["accrual of 1"] + sums["accrual of 9"] == D("15.01")
+    assert rootcost(*command, "--out", tmp_path / "files").code == 1
+    files = json.loads((tmp_path / "files/manifest.json").read_text(encoding="utf-8"))["files"]
+    assert {entry["kind"]: entry["control_total"] for entry in files.values()} == {"accrual": "15.01", "reversal": "15.01"}
+    for name, entry in files.items():
+        assert hashlib.sha256((tmp_path / "files" / name).read_bytes()).hexdigest() == entry["sha256"]
 
 
 @pytest.mark.slow

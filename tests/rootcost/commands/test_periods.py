@@ -43,6 +43,12 @@ def row(rootcost: Command) -> dict[str, object]:
 def test_a_month_is_closed_once_nothing_blocks_or_it_is_waived(rootcost: Command, books: Books) -> None:
     assert blocking(rootcost) == {"unallocated": "12 USD of 12.009 USD without a team, at most 10 % may be"}
     assert row(rootcost)["state"] == "provisional"
+    accounts = books.home / "accounts.toml"
+    accounts.write_text(
+        'expense = "1"\npayable = "2"\naccrued = "3"\nsuspense = "9"\nno_team = "0"\n[cost_centers]\nCare = "C"\n'
+    )
+    assert blocking(rootcost)["cost_centers"] == "1 team without one: Dev"
+    accounts.unlink()
     answer = rootcost("periods", "close", MONTH)
     assert answer.code == 2
     assert "unallocated: 12 USD of 12.009 USD" in answer.err
