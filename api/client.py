@@ -211,10 +211,20 @@ class Client(Management, People, Alerts):
         return self._get(Agents, "/v1/agents")
 
     def anomalies(
-        self, *, month: str | None = None, limit: int = 100, offset: int = 0, cursor: str | None = None
+        self,
+        *,
+        month: str | None = None,
+        scope: str | None = None,
+        kind: str | None = None,
+        is_open: bool | None = None,
+        anomaly_id: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        cursor: str | None = None,
     ) -> Page[AnomalyRow]:
-        """Anomalous days, newest first; of one month if named."""
-        return self._get(Page[AnomalyRow], "/v1/anomalies", {"month": month, "limit": limit, "offset": offset, "cursor": cursor})
+        """Anomalies, newest first: of one month, of agents or teams (`scope`), of a kind, those that go on, or the one with an id."""
+        conditions = {"month": month, "scope": scope, "kind": kind, "open": is_open, "anomaly": anomaly_id}
+        return self._get(Page[AnomalyRow], "/v1/anomalies", {**conditions, "limit": limit, "offset": offset, "cursor": cursor})
 
     def problems(
         self,

@@ -17,6 +17,8 @@ TITLES = {
     "explorer": "Cost explorer",
     "chains": "Chains",
     "explain": "Why it costs that",
+    "compare": "Compare",
+    "anomalies": "Anomalies",
     "balance": "Balance",
     "budgets": "Budgets",
     "alerts": "Alerts",

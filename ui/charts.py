@@ -141,6 +141,41 @@ def bars(amounts: Mapping[str, Decimal], *, currency: str, measure: str, most: i
     st.altair_chart(chart, width="stretch", key=key)
 
 
+def steps(
+    before: Decimal, effects: Mapping[str, Decimal], after: Decimal, *, names: tuple[str, str], currency: str, key: str
+) -> None:
+    """From an earlier total to a later one: a bar for each, and between them one for each effect, where the one before it ends."""
+    level, bars_drawn = before, [(names[0], Decimal(0), before, "total")]
+    for name, amount in effects.items():
+        bars_drawn.append((name, level, level + amount, "more" if amount > 0 else "less"))
+        level += amount
+    bars_drawn.append((names[1], Decimal(0), after, "total"))
+    values = [
+        {
+            "name": name,
+            "start_approx": float(start),
+            "end_approx": float(end),
+            "amount": exact(end - start, currency),
+            "kind": kind,
+        }
+        for name, start, end, kind in bars_drawn
+    ]
+    colour = {"total": theme.PALETTE[0], "more": theme.PALETTE[5], "less": theme.PALETTE[2]}
+    chart = (
+        alt.Chart(_rows(values))
+        .mark_bar(cornerRadius=2, size=16)
+        .encode(
+            x=alt.X("start_approx:Q", title=f"Cost, {currency}", axis=alt.Axis(labelExpr=AXIS, tickCount=6)),
+            x2="end_approx:Q",
+            y=alt.Y("name:N", sort=[name for name, *_ in bars_drawn], title=None, axis=alt.Axis(labelLimit=260, grid=False)),
+            color=alt.Color("kind:N", scale=alt.Scale(domain=list(colour), range=list(colour.values())), legend=None),
+            tooltip=[alt.Tooltip("name:N", title="What"), alt.Tooltip("amount:N", title="Amount")],
+        )
+        .properties(height=28 * len(bars_drawn) + 60)
+    )
+    st.altair_chart(chart, width="stretch", key=key)
+
+
 def against_limit(points: Sequence[Point], limit: Decimal, *, currency: str, key: str) -> None:
     """Spend of each month against a budget's limit."""
     values = [{"period": p.period, "amount_approx": float(p.amount), "amount": exact(p.amount, currency)} for p in points]

@@ -14,6 +14,8 @@ PAGES: Mapping[str, str] = {
     "explorer": "pages_/explorer.py",
     "chains": "pages_/chains.py",
     "explain": "pages_/explain.py",
+    "compare": "pages_/compare.py",
+    "anomalies": "pages_/anomalies.py",
     "balance": "pages_/balance.py",
     "budgets": "pages_/budgets.py",
     "alerts": "pages_/alerts.py",
@@ -145,6 +147,30 @@ def choose_view(label: str = "Cost goes to") -> str:
         "Both add up to the same bill.",
         buttons=True,
     )
+
+
+def filters_of(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """Filters as the URL has them: ``team=Care``; an empty value stands for unknown.
+
+    >>> filters_of(["team=Care", "team=Dev", "model="])
+    {'team': ['Care', 'Dev'], 'model': ['']}
+    """
+    filters: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if equals and value not in filters.setdefault(name, []):
+            filters[name].append(value)
+    return filters
+
+
+def previous_month(month: str) -> str:
+    """The month before.
+
+    >>> previous_month("2026-10"), previous_month("2026-01")
+    ('2026-09', '2025-12')
+    """
+    year, number = (int(part) for part in month.split("-"))
+    return f"{year - (number == 1):04d}-{(number - 2) % 12 + 1:02d}"
 
 
 def next_month(month: str) -> str:

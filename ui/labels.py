@@ -116,6 +116,44 @@ EVIDENCE_HELP: Mapping[str, str] = {
     "nothing": "Nobody is known who caused it, or what it costs.",
 }
 """What money stands on, strongest first."""
+ANOMALIES: Mapping[str, str] = {"spike": "Spike", "level_shift": "Level shift", "silent": "Silent", "new": "New"}
+ANOMALIES_HELP: Mapping[str, str] = {
+    "spike": "A day, or two, far above the same weekdays of the last four weeks.",
+    "level_shift": "Several such days: what follows is compared with the new level.",
+    "silent": "Days without cost that would hardly come about by chance.",
+    "new": "An agent or workflow that the ledger did not have before, in its first week.",
+}
+"""Kinds of anomalies."""
+DRIVERS_HELP: Mapping[str, str] = {
+    "volume": "More or fewer calls.",
+    "mix": "Other models: a larger or smaller share of calls to a dearer one.",
+    "retries": "Attempts that were repeated.",
+    "price": "Another price per token.",
+    "new": "Models that were not there before.",
+    "gone": "Models that are not there any more.",
+    "other charges": "Cost without usage behind it.",
+    "tokens per call": "Longer or shorter prompts and answers.",
+}
+"""What drives a change of cost; `tokens per call` has a class of tokens behind a colon."""
+EFFECTS: Mapping[str, str] = {
+    "volume": "Volume",
+    "mix": "Mix",
+    "tokens_per_call": "Tokens per call",
+    "price": "Price",
+    "retries": "Retries",
+    "new": "New",
+    "gone": "Gone",
+}
+EFFECTS_HELP: Mapping[str, str] = {
+    "volume": "More or fewer calls in all",
+    "mix": "Another share of the calls was of this group or model",
+    "tokens_per_call": "A call took more or fewer tokens",
+    "price": "A token, an hour or an amount without a quantity cost more or less",
+    "retries": "More or fewer calls were repeated",
+    "new": "Only in the later period",
+    "gone": "Only in the earlier period",
+}
+"""Why a cost changed from one period to another."""
 UNKNOWN = "unknown"
 """Shown where a call has no such value."""
 NO_TEAM, NO_AGENT, NO_VALUE = "(no team)", "(no agent)", "(none)"
@@ -142,6 +180,15 @@ def reason(term: str | None) -> str:
     if not term:
         return ""
     return "; ".join(REASONS.get(t.strip(), t.strip().replace("_", " ").capitalize()) for t in term.split(","))
+
+
+def anomaly(kind: str | None) -> str:
+    """A kind of anomaly; rows of older versions have none and are spikes.
+
+    >>> anomaly("level_shift"), anomaly(None), anomaly("some_kind")
+    ('Level shift', 'Spike', 'Some kind')
+    """
+    return ANOMALIES.get(kind or "spike", (kind or "").replace("_", " ").capitalize())
 
 
 def dimension(name: str) -> str:

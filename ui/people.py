@@ -16,7 +16,7 @@ from ui import api_requests, identity, renewals, widgets
 LOGIN_NEEDED = "/problems/login-needed"
 WHOLE_PAGES = {"balance": "books:read", "sources": "sources:read"}
 """Pages made of what is no team's, and the permission that each needs over the whole."""
-TEAM_PAGES = {"budgets": "budgets:read", "alerts": "budgets:read"}
+TEAM_PAGES = {"anomalies": "budgets:read", "budgets": "budgets:read", "alerts": "budgets:read"}
 _PRINCIPAL, _LOGGED_IN, _DRAWN, _PICTURE, _ENTRIES = "principal", "logged-in", "page-drawn", "session-picture", "entries-kept"
 _SETS_BUDGETS = "sets-budgets"
 _OWN_KEYS = {

@@ -41,9 +41,24 @@ _RECENT_PARTITIONS = 7
 """Number of newest partitions (days of spans, months of bills) that are searched for the newest row."""
 
 
-def anomalies(books: ScopedBooks, *, month: str | None = None) -> Listing[AnomalyRow]:
-    """Anomalies, newest first; `month` selects one month."""
+def anomalies(
+    books: ScopedBooks,
+    *,
+    month: str | None = None,
+    scope: str | None = None,
+    kind: str | None = None,
+    is_open: bool | None = None,
+    anomaly_id: str | None = None,
+) -> Listing[AnomalyRow]:
+    """Anomalies, newest first; the conditions that are given select. Rows of older versions, which have no kind, are spikes."""
     frame = books.whole.store.scan(ANOMALIES)
+    conditions = (
+        (pl.col("scope"), scope),
+        (pl.col("kind").fill_null("spike"), kind),
+        (pl.col("is_open").fill_null(value=False), is_open),
+        (pl.col("anomaly_id"), anomaly_id),
+    )
+    frame = frame.filter(*(column == value for column, value in conditions if value is not None))
     if not books.sees_all:
         frame = frame.filter(OwnNames.of(books).is_held())
     if month is not None:

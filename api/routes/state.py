@@ -95,12 +95,21 @@ def _monitoring(routes: APIRouter) -> None:
             str | None,
             Query(description="Only days of this month.", examples=["2026-10"], json_schema_extra=shape(MONTH)),
         ] = None,
+        scope: Annotated[
+            str | None, Query(max_length=64, description="Only those of agents, teams, …", examples=["agent"])
+        ] = None,
+        kind: Annotated[str | None, Query(max_length=64, description="Only those of this kind.", examples=["spike"])] = None,
+        is_open: Annotated[
+            bool | None, Query(alias="open", description="Only those that the newest figures still belong to, or do not.")
+        ] = None,
+        anomaly: Annotated[str | None, Query(max_length=256, description="Only the one with this id.")] = None,
     ) -> Response:
         """Newest first."""
 
         @one_publication
         def whole_answer() -> Response:
-            return answer(books, queries.anomalies(books, month=month), "anomalies")
+            listing = queries.anomalies(books, month=month, scope=scope, kind=kind, is_open=is_open, anomaly_id=anomaly)
+            return answer(books, listing, "anomalies")
 
         return whole_answer()
 

@@ -168,6 +168,10 @@ def test_alerts_anomalies_problems_and_runs_come_newest_first(client: Client, bo
     assert client.problems(severity="error", limit=1).total == 1
     assert [a.day.day for a in client.anomalies().rows] == [2, 1]
     assert [client.anomalies(month=month).total for month in ("2026-09", "2026-10")] == [0, 2]
+    assert [client.anomalies(scope=scope).total for scope in ("team", "agent")] == [2, 0]
+    assert [client.anomalies(kind=kind).total for kind in ("spike", "new")] == [2, 0], "rows of older versions have no kind"
+    assert [client.anomalies(is_open=is_open).total for is_open in (False, True)] == [2, 0]
+    assert [client.anomalies(anomaly_id=anomaly).total for anomaly in ("a1", "")] == [0, 0]
     assert client.overview().problems == 2
 
 

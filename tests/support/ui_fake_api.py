@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -20,6 +20,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api import models as m
+from tests.support import ui_fake_comparisons
 
 NOW = datetime(2026, 11, 3, 9, 30, tzinfo=UTC)
 MONTHS = ["2026-09", "2026-10"]
@@ -220,6 +221,29 @@ ANOMALIES = [
         score_approx=9.1,
     )
 ]
+RETRIES = m.AnomalyRow(
+    scope="agent",
+    scope_name="support-bot",
+    day=date(2026, 10, 12),
+    currency="USD",
+    actual=Decimal("90.25"),
+    expected=Decimal("40.25"),
+    excess=Decimal(50),
+    score_approx=7.5,
+    kind="spike",
+    grain="day",
+    start_time=datetime(2026, 10, 12, tzinfo=UTC),
+    end_time=datetime(2026, 10, 13, tzinfo=UTC),
+    is_open=True,
+    expected_end=datetime(2026, 10, 17, tzinfo=UTC),
+    drivers={"retries": Decimal("60.000000000001"), "volume": Decimal("-10.000000000001")},
+    chains=[CHAIN_ID],
+    chain_note="three chains of 60 to 72 calls instead of 10 to 20",
+    team="Care",
+    anomaly_id="a2",
+)
+"""An anomaly with everything that is known of one; `part_of` it is its team's."""
+EXPLAINED = [RETRIES, RETRIES.model_copy(update={"scope": "team", "scope_name": "Care", "anomaly_id": "a3", "part_of": "a2"})]
 
 
 def _budget(name: str, scope: str, who: str, amount: str, spent: str | None, state: str | None, revision: int = 1) -> m.Budget:
@@ -573,9 +597,14 @@ def _message(alert: m.AlertRow) -> m.AlertDeliveryRow:
 
 
 def make_app(
-    *, empty: bool = False, atoms: list[Atom] | None = None, now: datetime = NOW, rung: list[m.AlertRow] | None = None
+    *,
+    empty: bool = False,
+    atoms: list[Atom] | None = None,
+    now: datetime = NOW,
+    rung: list[m.AlertRow] | None = None,
+    further_anomalies: Sequence[m.AnomalyRow] = (),
 ) -> FastAPI:
-    """The API. `requests` of its state lists what it was asked, in order; `rung` replaces the alerts."""
+    """The API. `requests` of its state lists what it was asked, in order; `rung` replaces the alerts, `further_anomalies` come after the others."""
     app = FastAPI()
     app.state.requests = []
     kept: list[Atom] = [] if empty else (ATOMS if atoms is None else atoms)
@@ -778,9 +807,14 @@ def make_app(
         return m.Page[m.AlertRow](rows=rows, total=len(rows))
 
     @app.get("/v1/anomalies")
-    def anomalies(month: str | None = None) -> m.Page[m.AnomalyRow]:
-        rows = [] if empty else [a for a in ANOMALIES if month in (None, f"{a.day:%Y-%m}")]
+    def anomalies(
+        month: str | None = None, scope: str | None = None, kind: str | None = None, anomaly: str | None = None
+    ) -> m.Page[m.AnomalyRow]:
+        rows = [a for a in (*ANOMALIES, *further_anomalies) if not empty and month in (None, f"{a.day:%Y-%m}")]
+        rows = [a for a in rows if scope in (None, a.scope) and kind in (None, a.kind) and anomaly in (None, a.anomaly_id)]
         return m.Page[m.AnomalyRow](rows=rows, total=len(rows))
+
+    ui_fake_comparisons.register(app, empty=empty)
 
     @app.get("/v1/evidence")
     def get_evidence(month: str | None = None, section: str = "figure", as_file: str = Query("json", alias="format")) -> Response:

@@ -18,6 +18,8 @@ READINGS = {
     "explorer": ["/v1/overview", "/v1/costs"],
     "chains": ["/v1/overview", "/v1/chains", "/v1/chains/{chain_id}"],
     "explain": ["/v1/explain/cell", "/v1/explain/{ref}"],
+    "compare": ["/v1/overview", "/v1/compare"],
+    "anomalies": ["/v1/overview", "/v1/anomalies"],
     "balance": ["/v1/balance", "/v1/evidence"],
     "budgets": ["/v1/overview", "/v1/budgets"],
     "alerts": ["/v1/alerts", "/v1/alerts/{alert_id}"],

@@ -16,98 +16,11 @@ from streamlit.testing.v1 import AppTest
 from ledger.books import Books
 from tests.support import ui_fake_api as fake
 from tests.support.api_examples import CHAIN_1, TOKEN, app_of, write_worked_example
-from tests.support.paths import ROOT
+from tests.support.ui_shown import Shown
 from ui import charts, labels, widgets
 from ui.controls import PAGES
 
-ENTRY = ROOT / "ui" / "app.py"
 GAP = widgets.GAP
-
-
-class Shown:
-    """A page as a reader finds it."""
-
-    def __init__(self, at: AppTest) -> None:
-        self.at = at
-        assert not at.exception, [e.value for e in at.exception]
-
-    @property
-    def grids(self) -> dict[str, dict[str, Any]]:
-        """Tables by their label."""
-        drawn = [json.loads(c.proto.json) for c in self.at.get("bidi_component")]
-        return {g["label"]: g for g in drawn if g["label"]}
-
-    @property
-    def addresses(self) -> list[str]:
-        """GETs that the page names."""
-        return [g["address"] for c in self.at.get("bidi_component") if (g := json.loads(c.proto.json))["address"]]
-
-    def rows(self, label: str) -> list[list[str]]:
-        """Text of a table's cells, with pills."""
-        return [
-            [
-                " ".join([cell["text"], *(p["text"] for p in cell.get("pills", []))]).strip().replace(GAP, " ")
-                for cell in row["cells"]
-            ]
-            for row in self.grids[label]["rows"]
-        ]
-
-    def links(self, label: str) -> list[str]:
-        """Where a table's rows lead."""
-        return [row["href"] for row in self.grids[label]["rows"]]
-
-    @property
-    def words(self) -> str:
-        """Everything said outside of tables."""
-        kinds = (
-            self.at.title,
-            self.at.markdown,
-            self.at.caption,
-            self.at.code,
-            self.at.error,
-            self.at.warning,
-            self.at.success,
-            self.at.metric,
-        )
-        parts = (
-            [str(e.value) for kind in kinds for e in kind]
-            + [str(m.delta) for m in self.at.metric]
-            + [str(m.label) for m in self.at.metric]
-        )
-        return "\n".join(parts).replace("\\", "").replace(GAP, " ")
-
-
-@pytest.fixture(scope="module")
-def full() -> FastAPI:
-    return fake.make_app()
-
-
-@pytest.fixture(scope="module")
-def full_url(full: FastAPI) -> Iterator[str]:
-    with fake.serving(full) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def empty_url() -> Iterator[str]:
-    with fake.serving(fake.make_app(empty=True)) as url:
-        yield url
-
-
-@pytest.fixture
-def visit(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Opens a page of the dashboard with a selection in its URL."""
-
-    def open_page(url: str, page: str = "", **query: str | list[str]) -> Shown:
-        monkeypatch.setenv("ROOTCOST_API_URL", url)
-        at = AppTest.from_file(str(ENTRY), default_timeout=20)
-        if page:
-            at.switch_page(PAGES[page])
-        for name, value in query.items():
-            at.query_params[name] = value
-        return Shown(at.run())
-
-    return open_page
 
 
 def chosen(at: AppTest, name: str) -> str:

@@ -83,6 +83,8 @@ def one_alert(alert_id: str) -> None:
     st.caption("  \n".join(widgets.plain(line) for line in lines))
     if alert.chain_id:
         st.page_link(controls.PAGES["chains"], label="The chain", query_params={"chain": alert.chain_id})
+    if alert.kind == "anomaly":
+        st.page_link(controls.PAGES["anomalies"], label="The anomaly", query_params={"anomaly": alert.alert_id})
     if people.may_set_budgets():
         answers(alert)
     history(alert)

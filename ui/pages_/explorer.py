@@ -44,16 +44,6 @@ class Question:
         return widgets.link("explorer", by=",".join(self.by if by is None else by), filter=pairs, **parameters)
 
 
-def filters_of(pairs: Sequence[str]) -> dict[str, list[str]]:
-    """Filters as the URL has them: ``team=Care``; an empty value stands for unknown."""
-    filters: dict[str, list[str]] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if equals and value not in filters.setdefault(name, []):
-            filters[name].append(value)
-    return filters
-
-
 def page() -> None:
     """Renders the page."""
     st.title("Cost explorer")
@@ -63,6 +53,7 @@ def page() -> None:
         return
     question = choices(months)
     crumbs(question)
+    why_changed(question)
     answer_table = request(lambda api: api.costs(**question.told()))
     answer(question, answer_table)
 
@@ -117,7 +108,7 @@ def choices(months: Sequence[str]) -> Question:
             granularity=cast("Granularity", granularity),
             start=start,
             end=end,
-            filters=filters_of(controls.read_all("filter")),
+            filters=controls.filters_of(controls.read_all("filter")),
         )
         with third:
             add_filter(question)
@@ -195,6 +186,25 @@ def crumbs(question: Question) -> None:
         ):
             period = {"month": question.start or ""} if question.start and len(question.start) == 7 else {}
             st.switch_page(controls.PAGES["chains"], query_params={"agent": agents[0], **period})
+
+
+def why_changed(question: Question) -> None:
+    """A link to the period held against the one before it."""
+    if question.start is None or question.end is None:
+        return
+    if len(question.start) == 7:
+        before, after = controls.previous_month(question.start), question.start
+    else:
+        first, end = date.fromisoformat(question.start), date.fromisoformat(question.end)
+        before, after = f"{first - (end - first)}/{first}", f"{first}/{end}"
+    period = {"from": before, "to": after, "period": "" if len(after) == 7 else "range"}
+    selection = {**period, "by": ",".join(question.by), "view": controls.read("view"), "basis": controls.read("basis")}
+    filters = [f"{name}={value}" for name, values in question.filters.items() for value in values]
+    st.page_link(
+        controls.PAGES["compare"],
+        label="Why it changed",
+        query_params={name: value for name, value in {**selection, "filter": filters}.items() if value},
+    )
 
 
 def answer(question: Question, cost_table: Answer[CostTable]) -> None:

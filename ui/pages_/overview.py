@@ -40,6 +40,7 @@ def page() -> None:
     has_previous = over and answer.value.months.index(month) > 0
     for total in answer.value.totals:
         tiles(answer.value, total.currency, month, over=over)
+    why_changed(month, has_previous=has_previous)
     currency = (
         controls.choose(
             "Currency",
@@ -79,6 +80,18 @@ def page() -> None:
         addresses.append(anomalies(month, currency))
     st.space("small")
     widgets.address(answer.address, *addresses, key="overview")
+
+
+def why_changed(month: str, *, has_previous: bool) -> None:
+    """A link to the month held against the one before it."""
+    if not has_previous:
+        return
+    selection = {"from": controls.previous_month(month), "to": month, "by": "team,agent", "view": controls.read("view")}
+    st.page_link(
+        controls.PAGES["compare"],
+        label=f"Why it changed since {labels.month(selection['from'])}",
+        query_params={name: value for name, value in selection.items() if value},
+    )
 
 
 def badges(overview: Overview, month: str) -> None:
@@ -350,7 +363,9 @@ def anomalies(month: str, currency: str) -> str:
                 widgets.money_cell(row.actual, row.currency),
                 widgets.money_cell(row.expected, row.currency),
             ),
-            href=widgets.link(
+            href=widgets.link("anomalies", anomaly=row.anomaly_id)
+            if row.anomaly_id
+            else widgets.link(
                 "explorer",
                 by="model" if row.scope == "agent" else "agent",
                 month="range",
@@ -359,13 +374,13 @@ def anomalies(month: str, currency: str) -> str:
             ),
         )
         for row in answer.value.rows
-        if row.currency == currency
+        if row.currency == currency and row.part_of is None
     ]
     columns = (
         Column("Day", link=True, shape="word"),
         Column("Who"),
         Column("Actual", "right"),
-        Column("Expected", "right", help="Median of the days before"),
+        Column("Expected", "right", help="What its past leads to expect"),
     )
     grid = Grid(columns, rows[:MAX_ANOMALIES], label="Unusual days", empty="No day of this month is unlike those before it.")
     controls.go(draw(grid, key="anomalies"), page="")
