@@ -20,6 +20,7 @@ TITLES = {
     "compare": "Compare",
     "anomalies": "Anomalies",
     "balance": "Balance",
+    "periods": "Periods",
     "budgets": "Budgets",
     "alerts": "Alerts",
     "sources": "Sources and problems",

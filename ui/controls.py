@@ -17,6 +17,7 @@ PAGES: Mapping[str, str] = {
     "compare": "pages_/compare.py",
     "anomalies": "pages_/anomalies.py",
     "balance": "pages_/balance.py",
+    "periods": "pages_/periods.py",
     "budgets": "pages_/budgets.py",
     "alerts": "pages_/alerts.py",
     "sources": "pages_/sources.py",

@@ -14,15 +14,17 @@ from api.models import Me
 from ui import api_requests, identity, renewals, widgets
 
 LOGIN_NEEDED = "/problems/login-needed"
-WHOLE_PAGES = {"balance": "books:read", "sources": "sources:read"}
+WHOLE_PAGES = {"balance": "books:read", "periods": "books:read", "sources": "sources:read"}
 """Pages made of what is no team's, and the permission that each needs over the whole."""
 TEAM_PAGES = {"anomalies": "budgets:read", "budgets": "budgets:read", "alerts": "budgets:read"}
 _PRINCIPAL, _LOGGED_IN, _DRAWN, _PICTURE, _ENTRIES = "principal", "logged-in", "page-drawn", "session-picture", "entries-kept"
 _SETS_BUDGETS = "sets-budgets"
+_CLOSES_MONTHS = "closes-months"
 _OWN_KEYS = {
     _PRINCIPAL,
     _LOGGED_IN,
     _SETS_BUDGETS,
+    _CLOSES_MONTHS,
     _DRAWN,
     _PICTURE,
     _ENTRIES,
@@ -53,6 +55,11 @@ def is_logged_in() -> bool:
 def may_set_budgets() -> bool:
     """Whether the page is drawn for somebody whose budgets would be taken. Without people set up a token may make it so."""
     return bool(st.session_state.get(_SETS_BUDGETS, True))
+
+
+def may_close_months() -> bool:
+    """Whether the page is drawn for somebody who may close months. Without people set up a token may make it so."""
+    return bool(st.session_state.get(_CLOSES_MONTHS, True))
 
 
 def may_open(me: Me | None, path: str) -> bool:
@@ -86,6 +93,9 @@ def admit(answer: Me | ApiProblem) -> bool:
     st.session_state[identity.SEES_WHOLE] = isinstance(answer, ApiProblem) or answer.scope == "whole"
     st.session_state[_SETS_BUDGETS] = (
         isinstance(answer, ApiProblem) or answer.kind == "machine" or "budgets:write" in answer.permissions
+    )
+    st.session_state[_CLOSES_MONTHS] = (
+        isinstance(answer, ApiProblem) or answer.kind == "machine" or answer.permissions.get("periods:close") == "whole"
     )
     for key, entry in st.session_state.pop(_ENTRIES, {}).items():
         st.session_state.setdefault(key, entry)

@@ -20,7 +20,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api import models as m
-from tests.support import ui_fake_comparisons
+from tests.support import ui_fake_comparisons, ui_fake_periods
 
 NOW = datetime(2026, 11, 3, 9, 30, tzinfo=UTC)
 MONTHS = ["2026-09", "2026-10"]
@@ -815,6 +815,7 @@ def make_app(
         return m.Page[m.AnomalyRow](rows=rows, total=len(rows))
 
     ui_fake_comparisons.register(app, empty=empty)
+    ui_fake_periods.register(app, empty=empty)
 
     @app.get("/v1/evidence")
     def get_evidence(month: str | None = None, section: str = "figure", as_file: str = Query("json", alias="format")) -> Response:

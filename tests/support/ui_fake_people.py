@@ -17,7 +17,7 @@ from ledger.access.roles import Permission
 from tests.support import ui_fake_api as fake
 
 COOKIE = "rootcost_session"
-WHOLE = ("/v1/balance", "/v1/evidence", "/v1/gaps", "/v1/runs", "/v1/sources", "/v1/source-runs", "/v1/problems")
+WHOLE = ("/v1/balance", "/v1/periods", "/v1/evidence", "/v1/gaps", "/v1/runs", "/v1/sources", "/v1/source-runs", "/v1/problems")
 """What is answered to who sees the whole."""
 
 

@@ -21,6 +21,7 @@ READINGS = {
     "compare": ["/v1/overview", "/v1/compare"],
     "anomalies": ["/v1/overview", "/v1/anomalies"],
     "balance": ["/v1/balance", "/v1/evidence"],
+    "periods": ["/v1/periods", "/v1/periods/{month}/checklist"],
     "budgets": ["/v1/overview", "/v1/budgets"],
     "alerts": ["/v1/alerts", "/v1/alerts/{alert_id}"],
     "sources": ["/v1/sources", "/v1/source-runs", "/v1/problems"],
