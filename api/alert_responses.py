@@ -25,7 +25,7 @@ def respond(books: ScopedBooks, alert: str, response: AlertResponse) -> AlertDet
         elif response.action == "snooze":
             if response.until is None:
                 raise UsageError("a snooze needs an end", where="until", remedy="say until when nothing is to be sent")
-            responses.snooze(session, row, actor, _aware(response.until), name=name, text=response.text)
+            responses.snooze(session, row, actor, aware(response.until), name=name, text=response.text)
         elif response.action == "comment":
             if not response.text.strip():
                 raise UsageError("a comment needs a text", where="text", remedy="say what others should know")
@@ -76,7 +76,7 @@ def add_mute(books: ScopedBooks, terms: NewMute) -> MuteRow:
     with books.whole.database.session() as session:
         row = responses.mute(
             session, books.principal.id, kind=terms.kind, team=terms.team, subject=terms.subject, reason=terms.reason,
-            until=_aware(terms.until),
+            until=aware(terms.until),
         )  # fmt: skip
         return MuteRow(**{name: getattr(row, name) for name in MuteRow.model_fields})
 
@@ -90,5 +90,6 @@ def end_mute(books: ScopedBooks, number: int) -> None:
         responses.unmute(session, books.principal.id, row)
 
 
-def _aware(instant: datetime) -> datetime:
+def aware(instant: datetime) -> datetime:
+    """The instant; UTC where it names no timezone."""
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant

@@ -32,6 +32,7 @@ from api.receivers import Receivers
 from api.routes import (
     access,
     alerts,
+    anomalies,
     audit,
     budgets,
     comparisons,
@@ -103,6 +104,7 @@ def create_app(
     app.include_router(state.router(books.settings, receiver_spool), dependencies=strict_document)
     app.include_router(budgets.reading(books.settings), dependencies=strict_document)
     app.include_router(alerts.reading(), dependencies=strict_document)
+    app.include_router(anomalies.reading(), dependencies=strict_document)
     app.include_router(reservations.reading(), dependencies=strict_document)
     app.include_router(imports.reading(), dependencies=strict_document)
     app.include_router(rules.reading(operations.rules), dependencies=strict_document)
@@ -119,6 +121,7 @@ def create_app(
     app.include_router(budgets.writing(), dependencies=changing)
     app.include_router(erasures.router(operations.erasures), dependencies=changing)
     app.include_router(alerts.writing(), dependencies=changing)
+    app.include_router(anomalies.writing(), dependencies=changing)
     app.include_router(reservations.writing(), dependencies=changing)
     app.include_router(imports.writing(), dependencies=changing)
     app.include_router(periods.writing(operations.periods), dependencies=changing)

@@ -30,7 +30,6 @@ from api.models import (
     Accepted,
     AgentRow,
     Agents,
-    AnomalyRow,
     AuditEntry,
     BalanceRow,
     Basis,
@@ -209,22 +208,6 @@ class Client(Management, People, Alerts):
     def agents(self) -> Agents:
         """The registry, and agents that are missing from it."""
         return self._get(Agents, "/v1/agents")
-
-    def anomalies(
-        self,
-        *,
-        month: str | None = None,
-        scope: str | None = None,
-        kind: str | None = None,
-        is_open: bool | None = None,
-        anomaly_id: str | None = None,
-        limit: int = 100,
-        offset: int = 0,
-        cursor: str | None = None,
-    ) -> Page[AnomalyRow]:
-        """Anomalies, newest first: of one month, of agents or teams (`scope`), of a kind, those that go on, or the one with an id."""
-        conditions = {"month": month, "scope": scope, "kind": kind, "open": is_open, "anomaly": anomaly_id}
-        return self._get(Page[AnomalyRow], "/v1/anomalies", {**conditions, "limit": limit, "offset": offset, "cursor": cursor})
 
     def problems(
         self,

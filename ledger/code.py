@@ -30,7 +30,6 @@ EXCLUDED_MODULES = frozenset(
         "alerting",
         "alerts",
         "anomalies",
-        "anomaly_alerts",
         "anomaly_causes",
         "anomaly_detection",
         "anomaly_rows",

@@ -20,7 +20,8 @@ def _text_only(value: object) -> object:
     return value
 
 
-_Instant = Annotated[datetime, Field(strict=False), BeforeValidator(_text_only)]
+Instant = Annotated[datetime, Field(strict=False), BeforeValidator(_text_only)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
 _Name = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
@@ -88,7 +89,7 @@ class AlertResponse(RequestModel):
         "retry: messages that were given up are sent again."
     )
     text: _Text = Field(default="", description="What others should know. A comment needs it.")
-    until: _Instant | None = Field(default=None, description="End of a snooze.")
+    until: Instant | None = Field(default=None, description="End of a snooze.")
 
 
 class AlertChannelRow(ResponseModel):
@@ -111,8 +112,8 @@ class NewMute(RequestModel):
     kind: _Name = Field(default="", description="Only this kind of alert.")
     team: _Name = Field(default="", description="Only alerts of this team.")
     subject: Annotated[str, StringConstraints(max_length=512)] = Field(default="", description="Only this subject.")
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=2_000)] = Field(description="Why nobody is to be told.")
-    until: _Instant = Field(description="When it ends.")
+    reason: Reason = Field(description="Why nobody is to be told.")
+    until: Instant = Field(description="When it ends.")
 
 
 class MuteRow(ResponseModel):

@@ -8,8 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from api.models.base import Money, ResponseModel, describe
+from api.models.alerts import Instant, Reason
+from api.models.base import Money, RequestModel, ResponseModel, describe
 from ledger.tables import ANOMALIES, PROBLEMS
+
+AnomalyState = Literal["open", "acknowledged", "planned", "false", "fixed", "resolved", "withdrawn", "part", "untold"]
 
 
 class AnomalyRow(ResponseModel):
@@ -36,11 +39,40 @@ class AnomalyRow(ResponseModel):
     anomaly_id: str | None = Field(default=None, description="Id of the anomaly, and of its alert if it raised one.")
     part_of: str | None = Field(default=None, description=describe(ANOMALIES, "part_of"))
 
+    state: AnomalyState = Field(
+        default="untold",
+        description="What was answered last: planned, false or fixed; without an answer the state of its alert; part: the anomaly in `part_of` "
+        "is answered in its place; untold: it raised no alert.",
+    )
+    answer_reason: str | None = Field(default=None, description="Why it was answered so.")
+    answered_by: str | None = Field(default=None, description="Who answered.")
+    answered_at: datetime | None = Field(default=None, description="When.")
+    muted_until: datetime | None = Field(default=None, description="Nobody is told of anomalies of its scope until then.")
+    mute_reason: str | None = Field(default=None, description="Why nobody is.")
+
     @field_validator("drivers", "chains", mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         """The table has them as JSON."""
         return json.loads(value) if isinstance(value, str) else value
+
+
+class AnomalyAnswer(RequestModel):
+    """What somebody says of an anomaly."""
+
+    answer: Literal["planned", "false", "fixed"] = Field(
+        description="planned: it was meant; false: it is none, and one of its series that is not larger is not told for four weeks; "
+        "fixed: its cause was removed."
+    )
+    reason: Reason = Field(description="What others should know.")
+    until: Instant | None = Field(default=None, description="When something planned is expected to end.")
+
+
+class AnomalyMute(RequestModel):
+    """Nobody is told of anomalies of the same scope."""
+
+    reason: Reason = Field(description="Why nobody is to be told.")
+    until: Instant = Field(description="When it ends.")
 
 
 class ProblemRow(ResponseModel):

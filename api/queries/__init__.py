@@ -35,6 +35,7 @@ Raises `ObjectMissingError` for an object that does not exist, `UsageError` for 
 from __future__ import annotations
 
 from api.queries.alert_rows import alerts
+from api.queries.anomaly_rows import anomalies, anomaly
 from api.queries.audit import AuditQuery, audit_entries
 from api.queries.budgets import budget_names, budget_requests, budget_revisions, budget_standings, budgets
 from api.queries.chains import ChainQuery, chain, chains
@@ -50,7 +51,7 @@ from api.queries.listing import FrameListing, Listing, ModelListing, SqlListing
 from api.queries.overview import overview
 from api.queries.periods import period_lines
 from api.queries.sources import schedule, schedule_entry, source, source_run, source_runs, sources
-from api.queries.state import agents, anomalies, freshness, problems, runs
+from api.queries.state import agents, freshness, problems, runs
 from api.queries.statements import statement, statement_control, statements
 from ledger.published import PublishedMonth
 
@@ -75,6 +76,7 @@ __all__ = [
     "agents",
     "alerts",
     "anomalies",
+    "anomaly",
     "audit_entries",
     "balance",
     "budget_names",

@@ -16,7 +16,6 @@ from api import models
 from api.models import (
     AgentRow,
     Agents,
-    AnomalyRow,
     Freshness,
     ProblemRow,
     RunRow,
@@ -24,10 +23,8 @@ from api.models import (
     SourceStatus,
     UnregisteredAgent,
 )
-from api.queries.costs import parse_month
 from api.queries.gate import ScopedBooks, WholeBooks, published, scan_runs
 from api.queries.listing import FrameListing, Listing, Order, SqlListing
-from api.queries.own_names import OwnNames
 from api.queries.publication import one_publication
 from api.queries.sources import source_statuses
 from ledger import db, disk, registry
@@ -35,39 +32,10 @@ from ledger.periods import now
 from ledger.problems import Problem, to_frame
 from ledger.settled_months import settled_months
 from ledger.spool import Spool
-from ledger.tables import ANOMALIES, CHARGES, COSTS, PROBLEMS, SPANS, Table
+from ledger.tables import CHARGES, COSTS, PROBLEMS, SPANS, Table
 
 _RECENT_PARTITIONS = 7
 """Number of newest partitions (days of spans, months of bills) that are searched for the newest row."""
-
-
-def anomalies(
-    books: ScopedBooks,
-    *,
-    month: str | None = None,
-    scope: str | None = None,
-    kind: str | None = None,
-    is_open: bool | None = None,
-    anomaly_id: str | None = None,
-) -> Listing[AnomalyRow]:
-    """Anomalies, newest first; the conditions that are given select. Rows of older versions, which have no kind, are spikes."""
-    frame = books.whole.store.scan(ANOMALIES)
-    conditions = (
-        (pl.col("scope"), scope),
-        (pl.col("kind").fill_null("spike"), kind),
-        (pl.col("is_open").fill_null(value=False), is_open),
-        (pl.col("anomaly_id"), anomaly_id),
-    )
-    frame = frame.filter(*(column == value for column, value in conditions if value is not None))
-    if not books.sees_all:
-        frame = frame.filter(OwnNames.of(books).is_held())
-    if month is not None:
-        parse_month(month)
-        frame = frame.filter(pl.col("day").dt.strftime("%Y-%m") == month)
-    newest = (Order("day", descending=True), Order("score_approx", descending=True))
-    order = (*newest, Order("scope"), Order("scope_name"), Order("currency"), Order("anomaly_id"))
-    frame = frame.with_columns(pl.col("drivers").fill_null("{}"), pl.col("chains").fill_null("[]"))
-    return FrameListing(AnomalyRow, frame, order, sums=("actual", "expected", "excess"), is_of_runs=True)
 
 
 _PROBLEM_NAMES = {"uri": "file", "place": "line"}

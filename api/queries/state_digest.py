@@ -15,6 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from ledger.alert_tables import AlertEvent, AlertMute
 from ledger.audit import Audit, AuditPersonal
 from ledger.base import Base
 from ledger.books import Books
@@ -50,6 +51,12 @@ _NEWEST: Final[Mapping[type[Base], Callable[[datetime], _Expressions]]] = {
         sa.func.count(Alert.delivered_at),
         sa.func.max(Alert.changed_at),
         sa.func.sum(Alert.attempts),
+    ),
+    AlertEvent: lambda _: (sa.func.max(AlertEvent.id), sa.func.count()),
+    AlertMute: lambda at: (
+        sa.func.max(AlertMute.id),
+        sa.func.count(sa.case((AlertMute.expires_at > at, 1))),
+        _next(AlertMute.expires_at, at),
     ),
     Audit: lambda _: (sa.func.max(Audit.sequence),),
     AuditPersonal: lambda _: (sa.func.count(AuditPersonal.sequence),),

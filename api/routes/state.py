@@ -8,12 +8,11 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from api import queries
-from api.access.gates import BudgetRows, CostRows, RegistryRows, WholeBill, WholeSources
+from api.access.gates import CostRows, RegistryRows, WholeBill, WholeSources
 from api.etags import reads
 from api.models import (
     AgentRow,
     Agents,
-    AnomalyRow,
     Freshness,
     GapRow,
     Gaps,
@@ -26,13 +25,13 @@ from api.models import (
 )
 from api.queries.publication import one_publication
 from api.routes.answers import ROWS, AnyPage, AnyRows
-from api.routes.parameters import MONTH, End, Start, shape
+from api.routes.parameters import End, Start
 from api.routes.read import ERROR_RESPONSES
 from ledger import db
 from ledger.periods import parse_bound
 from ledger.settings import Settings
 from ledger.spool import Spool
-from ledger.tables import ANOMALIES, METRIC_POINTS, PROBLEMS, SPANS
+from ledger.tables import METRIC_POINTS, PROBLEMS, SPANS
 
 _PAGE_FIELDS = ("rows", "total", "limit", "offset", "next")
 
@@ -41,7 +40,6 @@ def router(settings: Settings, spool: Spool) -> APIRouter:
     """The GETs under /v1 that show no cost by dimension."""
     routes = APIRouter(prefix="/v1", tags=["reading"], responses=ERROR_RESPONSES)
     _registry(routes)
-    _monitoring(routes)
     _facts(routes)
     _sources(routes, spool)
     _gaps(routes, settings)
@@ -76,40 +74,6 @@ def _registry(routes: APIRouter) -> None:
                 return answer(books, missing, "agents-unregistered")
             names = queries.ModelListing(AgentRow, registry.registered, ["kind", "name", "valid_from"])
             return answer(books, names, "agents")
-
-        return whole_answer()
-
-
-def _monitoring(routes: APIRouter) -> None:
-    @routes.get(
-        "/anomalies",
-        response_model=Page[AnomalyRow],
-        summary="Anomalies: spend that is unlike its own past, and why",
-        responses=ROWS,
-        dependencies=reads(ANOMALIES, db.Owner),
-    )
-    def anomalies(
-        books: BudgetRows,
-        answer: AnyPage,
-        month: Annotated[
-            str | None,
-            Query(description="Only days of this month.", examples=["2026-10"], json_schema_extra=shape(MONTH)),
-        ] = None,
-        scope: Annotated[
-            str | None, Query(max_length=64, description="Only those of agents, teams, …", examples=["agent"])
-        ] = None,
-        kind: Annotated[str | None, Query(max_length=64, description="Only those of this kind.", examples=["spike"])] = None,
-        is_open: Annotated[
-            bool | None, Query(alias="open", description="Only those that the newest figures still belong to, or do not.")
-        ] = None,
-        anomaly: Annotated[str | None, Query(max_length=256, description="Only the one with this id.")] = None,
-    ) -> Response:
-        """Newest first."""
-
-        @one_publication
-        def whole_answer() -> Response:
-            listing = queries.anomalies(books, month=month, scope=scope, kind=kind, is_open=is_open, anomaly_id=anomaly)
-            return answer(books, listing, "anomalies")
 
         return whole_answer()
 

@@ -2,7 +2,7 @@
 
 Series by agent, workflow, tool, team, model and provider of published costs, by day of use (`anomaly_series`), go through the detector
 (`anomaly_detection`). Each anomaly is explained by drivers that sum to its impact (`cost_drivers`), and by its dearest chains. Of anomalies with one
-cause one is told (`anomaly_causes`), by an alert (`anomaly_alerts`).
+cause one is told (`anomaly_causes`), by an alert (`ledger.alerting.anomalies`).
 
 The anomalies of a month are found in the days from twelve weeks before it to the end of the month after it, whichever months are asked for: the same
 ledger gives the same rows. So a run also renews those of the months whose windows hold the days that it computed.
@@ -11,19 +11,23 @@ ledger gives the same rows. So a run also renews those of the months whose windo
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 import polars as pl
 
-from attribution.monitoring import anomaly_alerts, anomaly_rows
+from attribution.monitoring import anomaly_rows
 from attribution.monitoring.anomaly_causes import Anomaly, causes
 from attribution.monitoring.anomaly_detection import MIN_DAYS, MIN_EXCESS, SHIFT_DAYS, AnomalousDays, Calendar, find
 from attribution.monitoring.anomaly_series import SCOPES, SpendSeries
+from ledger.alerting.anomalies import KIND, alert_of, last_day
+from ledger.alerting.anomaly_answers import false_heights, is_answered_false, newest_answers
+from ledger.alerts import settle
 from ledger.books import Books
 from ledger.cost_drivers import OTHER, PeriodUsage, decompose
+from ledger.db import Alert
 from ledger.money import text
 from ledger.periods import month_end, month_of, month_start, next_month, now, previous_month
 from ledger.published import runs_in_force
@@ -34,6 +38,8 @@ HISTORY_DAYS: Final = 84
 """Days before a month that its anomalies are judged by."""
 _MONTHS_AFTER: Final = 3
 """Months after one whose windows reach back to it."""
+_TOLD_DAYS: Final = 7
+"""Days after its last one that an anomaly is still news."""
 _LONGEST_DAYS: Final = {"spike": SHIFT_DAYS + 2, "level_shift": MIN_DAYS, "new": MIN_DAYS}
 _NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _DAY: Final = timedelta(days=1)
@@ -51,9 +57,20 @@ def detect(books: Books, months: Sequence[str] | None = None, *, today: date | N
     for month in wanted_months:
         rows = _rows(books, series, find_all(series, month, today), month, runs[month])
         anomaly_rows.replace(books, month, KINDS, rows)
-        anomaly_alerts.decide(books, month, runs[month], rows, today)
+        _decide(books, month, runs[month], rows, today)
         anomaly_count += len(rows)
     return anomaly_count
+
+
+def _decide(books: Books, month: str, run_id: str, rows: Sequence[Mapping[str, Any]], today: date) -> list[Alert]:
+    """Raises alerts of the new anomalies of a month; those whose anomaly is gone with the run are withdrawn."""
+    told_rows = [row for row in rows if row["part_of"] is None]
+    recent_day = today - _TOLD_DAYS * _DAY
+    with books.database.session() as session:
+        heights, answers = false_heights(session), newest_answers(session)
+        open_rows = [row for row in told_rows if row["anomaly_id"] not in answers and not is_answered_false(row, heights)]
+        alerts = [alert_of(row) for row in open_rows if last_day(row) >= recent_day]
+        return settle(session, KIND, month, alerts, holding=[row["anomaly_id"] for row in told_rows], run_id=run_id)
 
 
 def _reached(months: Sequence[str], runs: dict[str, str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -192,7 +192,9 @@ def snooze(
     home: Home = None,
 ) -> None:
     """Send nothing about an alert for a while."""
-    _respond(home, alert, "snooze", text=text, until=_end_of(duration))
+    from rootcost.terminal.durations import end_of
+
+    _respond(home, alert, "snooze", text=text, until=end_of(duration))
 
 
 def comment(alert: _Id, text: Annotated[str, typer.Option("--text", help="What others should know.")], home: Home = None) -> None:
@@ -222,9 +224,10 @@ def mute(
     from api.alert_responses import add_mute
     from api.models import NewMute
     from api.queries import of_operator
+    from rootcost.terminal.durations import end_of
 
     with open_books(home) as books:
-        row = add_mute(of_operator(books), NewMute(kind=kind, team=team, subject=subject, reason=reason, until=_end_of(duration)))
+        row = add_mute(of_operator(books), NewMute(kind=kind, team=team, subject=subject, reason=reason, until=end_of(duration)))
     out(f"Muted until {row.expires_at:%Y-%m-%d %H:%M} UTC; rootcost alerts unmute {row.id} ends it")
 
 
@@ -273,24 +276,9 @@ def _whole_id(books: Books, beginning: str) -> str:
     import sqlalchemy as sa
 
     from ledger.db import Alert
-    from ledger.errors import ObjectMissingError, UsageError
+    from rootcost.terminal.ids import only_one
 
     with books.database.session() as session:
         begins_so = Alert.alert_id.startswith(beginning, autoescape=True)
-        ids = list(session.scalars(sa.select(Alert.alert_id).where(begins_so).limit(3)))
-    if not ids:
-        raise ObjectMissingError("no such alert", where=beginning, remedy="`rootcost alerts list` lists them")
-    if len(ids) > 1:
-        raise UsageError("several alerts begin so", where=beginning, remedy=f"write more of it: {', '.join(ids)}, …")
-    return ids[0]
-
-
-def _end_of(duration: str) -> datetime:
-    from ledger.errors import UsageError
-    from ledger.periods import now
-
-    units = {"m": "minutes", "h": "hours", "d": "days"}
-    number, unit = duration[:-1], duration[-1:]
-    if not number.isdecimal() or not number.isascii() or unit not in units or not 0 < int(number) <= 10_000:
-        raise UsageError(f"{duration!r} is no duration", where="--for", remedy="write 90m, 4h or 2d")
-    return now() + timedelta(**{units[unit]: int(number)})
+        ids = session.scalars(sa.select(Alert.alert_id).where(begins_so).limit(3)).all()
+    return only_one(ids, beginning, "alert", "rootcost alerts list")

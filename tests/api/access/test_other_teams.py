@@ -71,6 +71,7 @@ READINGS = {
     "/v1/alerts": [""],
     "/v1/alerts/{alert_id}": ["/v1/alerts/a1"],
     "/v1/anomalies": [""],
+    "/v1/anomalies/{anomaly_id}": ["/v1/anomalies/x1"],
     "/v1/budgets": [""],
     "/v1/budgets/{name}": ["/v1/budgets/dev-monthly"],
     "/v1/budgets/{name}/revisions": ["/v1/budgets/dev-monthly/revisions"],
@@ -171,7 +172,7 @@ def write_other_others(books: Books) -> None:
     )
     day = {"month": "2026-10", "run_id": RUN, "scope": "team", "currency": "USD", "score_approx": 9.0, "day": HOUR.date()}
     amounts = {"actual": Decimal(9), "expected": Decimal(2), "excess": Decimal(7)}
-    books.store.append(ANOMALIES, frame(ANOMALIES, [{**day, **amounts, "scope_name": "Secret"}]))
+    books.store.append(ANOMALIES, frame(ANOMALIES, [{**day, **amounts, "scope_name": "Secret", "anomaly_id": "x1"}]))
     payload = {"scope": "team", "scope_name": "Secret"}
     with books.database.session() as session:
         session.add(

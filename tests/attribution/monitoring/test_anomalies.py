@@ -19,12 +19,12 @@ FIRST = datetime(2026, 9, 14, tzinfo=UTC)
 SPIKE = date(2026, 10, 20)
 
 
-def write(books: Books, spike: str = "50", *, run: str = "run-1") -> None:
+def write(books: Books, spike: str = "50", *, spike_day: date = SPIKE, run: str = "run-1") -> None:
     """Six weeks of two agents; on one day one of them costs more."""
     months: dict[str, list[dict[str, object]]] = {"2026-09": [], "2026-10": []}
     for number in range(40):
         hour = FIRST + timedelta(days=number, hours=10)
-        amount = spike if hour.date() == SPIKE else str(10 + number % 3)
+        amount = spike if hour.date() == spike_day else str(10 + number % 3)
         times = {"period_start": hour, "period_end": hour + timedelta(hours=1), "usage_hour": hour}
         rows = [cost(amount, quantity=Decimal(100), **CODER) | times, cost("8", quantity=Decimal(80), **SUPPORT) | times]
         months[f"{hour:%Y-%m}"] += rows

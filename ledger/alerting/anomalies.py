@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import quote
 
-from ledger.alerts import settle
-from ledger.books import Books
 from ledger.db import Alert
 from ledger.money import readable_amounts, text
 from ledger.periods import now
 
 KIND: Final = "anomaly"
-_TOLD_DAYS: Final = 7
-"""Days after its last one that an anomaly is still news."""
 _MOST_DRIVERS: Final = 3
 _DIMENSIONS: Final = {"agent": "initiator_agent", "team": "initiator_team", "tool": "meter"}
 _WORDS: Final = {"spike": "far more than usual", "level_shift": "a new level", "new": "new", "silent": "has fallen silent"}
 
 
-def decide(books: Books, month: str, run_id: str, rows: Sequence[Mapping[str, Any]], today: date) -> list[Alert]:
-    """Raises alerts of the new anomalies of a month; those whose anomaly is gone with the run are withdrawn."""
-    told_rows = [row for row in rows if row["part_of"] is None]
-    recent_day = today - timedelta(days=_TOLD_DAYS)
-    alerts = [alert_of(row) for row in told_rows if _last_day(row) >= recent_day]
-    with books.database.session() as session:
-        return settle(session, KIND, month, alerts, holding=[row["anomaly_id"] for row in told_rows], run_id=run_id)
+def last_day(row: Mapping[str, Any]) -> date:
+    """The last day of an anomaly, in the reporting timezone."""
+    first: date = row["day"]
+    length = (row["end_time"] or row["start_time"]) - row["start_time"] if row["start_time"] else timedelta()
+    return first + timedelta(days=max(0, round(length / timedelta(days=1)) - 1))  # a day of 23 or 25 hours is a day
 
 
-def _last_day(row: Mapping[str, Any]) -> date:
-    last: date = (row["end_time"] - timedelta(seconds=1)).date()  # in the reporting timezone, as it was computed
-    return last
+def subject_of(row: Mapping[str, Any]) -> str:
+    """What an anomaly is about, as alerts and mutes name it."""
+    return f"{row['scope']} {row['scope_name']}"
 
 
 def alert_of(row: Mapping[str, Any]) -> Alert:
@@ -45,8 +39,8 @@ def alert_of(row: Mapping[str, Any]) -> Alert:
     subject_text = f"{row['scope'].capitalize()} {row['scope_name']}" + (
         f" (team {row['team']})" if row["team"] and row["scope"] != "team" else ""
     )
-    last_day = _last_day(row)
-    days = f"on {row['day']}" if row["day"] == last_day else f"from {row['day']} to {last_day}"
+    end = last_day(row)
+    days = f"on {row['day']}" if row["day"] == end else f"from {row['day']} to {end}"
     sentences = [
         (
             f"{subject_text}: {_WORDS.get(row['kind'], row['kind'])}. It cost {currency} {actual_text} {days}, and {expected_text} was expected: "
@@ -59,9 +53,9 @@ def alert_of(row: Mapping[str, Any]) -> Alert:
         alert_id=row["anomaly_id"],
         kind=KIND,
         severity="warning" if impact > 0 else "info",
-        subject=f"{row['scope']} {row['scope_name']}",
+        subject=subject_of(row),
         text=" ".join(sentences),
-        address=f"/v1/costs?by=model,initiator_agent&filter={quote(drill)}&start={row['day']}&end={last_day + timedelta(days=1)}"
+        address=f"/v1/costs?by=model,initiator_agent&filter={quote(drill)}&start={row['day']}&end={end + timedelta(days=1)}"
         "&granularity=day&calendar=usage",
         payload={
             "scope": row["scope"],
