@@ -34,6 +34,10 @@ class Periods(Connection):
         """What a month books to a team; "" is what no team has."""
         return self._get(models.Statement, "/v1/statement", {"team": team, "month": month})
 
+    def answer_statement(self, terms: models.NewStatementAnswer) -> models.StatementRow:
+        """Accepts or disputes a statement."""
+        return self._put(models.StatementRow, "POST", "/v1/statements/answers", terms)
+
     def statement_control(self, month: str) -> Page[models.StatementControl]:
         """Whether the statements of a month come to the bill and the invoices."""
         return self._get(Page[models.StatementControl], "/v1/statements/control", {"month": month})

@@ -134,6 +134,7 @@ from api.models.state import (
     UnregisteredAgent,
 )
 from api.models.statements import (
+    NewStatementAnswer,
     Statement,
     StatementAgent,
     StatementChange,
@@ -229,6 +230,7 @@ __all__ = [
     "NewReservation",
     "NewRule",
     "NewSource",
+    "NewStatementAnswer",
     "NewUser",
     "Overview",
     "OwnerChangeRow",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from api.models.base import Money, ResponseModel, describe
+from api.models.base import Money, RequestModel, ResponseModel, describe
 from api.models.comparisons import Effect
 from ledger.tables import COSTS
 
@@ -121,6 +121,23 @@ class StatementControl(ResponseModel):
     invoices: Money = Field(description="Sum of the invoices, each in the smallest unit of the currency; it equals `booked`.")
 
 
+class NewStatementAnswer(RequestModel):
+    """A team's answer to its statement."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"team": "Care", "month": "2026-10", "answer": "accepted", "sha256": ""}]}
+    )
+
+    team: Annotated[str, Field(max_length=256)] = Field(description="The team; empty: what no team has.")
+    month: Annotated[str, Field(max_length=7)] = Field(description="Invoice month, YYYY-MM.")
+    answer: Literal["accepted", "disputed"] = Field(description="accepted, or disputed with a note.")
+    sha256: Annotated[str, Field(max_length=64)] = Field(
+        default="",
+        description="Of the statement that was read; if it has changed since, the answer is refused. Empty: whatever it is now.",
+    )
+    note: Annotated[str, Field(max_length=2000)] = Field(default="", description="Why; a dispute needs one.")
+
+
 class StatementRow(ResponseModel):
     """One of the statements of a month."""
 
@@ -130,3 +147,9 @@ class StatementRow(ResponseModel):
     currency: str = Field(description="Currency of the amounts.")
     booked: Money = Field(description="What is booked.")
     exact: Money = Field(description="The exact amount.")
+    answer: Literal["", "accepted", "disputed"] = Field(
+        default="", description="The team's newest answer, if it was about these amounts; empty: it has not answered."
+    )
+    answered_by: str = Field(default="", description="Who answered.")
+    answered_at: datetime | None = Field(default=None, description="When.")
+    note: str = Field(default="", description="Why.")

@@ -52,7 +52,7 @@ from api.queries.overview import overview
 from api.queries.periods import period_lines
 from api.queries.sources import schedule, schedule_entry, source, source_run, source_runs, sources
 from api.queries.state import agents, freshness, problems, runs
-from api.queries.statements import statement, statement_control, statements
+from api.queries.statements import answer_statement, statement, statement_control, statements
 from ledger.published import PublishedMonth
 
 __all__ = [
@@ -77,6 +77,7 @@ __all__ = [
     "alerts",
     "anomalies",
     "anomaly",
+    "answer_statement",
     "audit_entries",
     "balance",
     "budget_names",

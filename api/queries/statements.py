@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, Literal, Self
@@ -22,14 +22,16 @@ from api.queries.costs import CostQuery, balance, costs, parse_month
 from api.queries.gate import WHOLE, ScopedBooks, WholeBooks, published, scan_runs
 from api.queries.publication import months_of_answer, one_publication, pinned_runs
 from ledger.audit import canonical
+from ledger.closing.acceptance import answer_statement as record_answer
+from ledger.closing.acceptance import answers
 from ledger.closing.accounts import FILE_NAME, Accounts
 from ledger.closing.cents import BookedLine, booked_cents, rounded, smallest_unit
 from ledger.closing.documents import document_lines, documents_of
 from ledger.closing.lines import lines_of
-from ledger.errors import ObjectMissingError
-from ledger.money import proportion, quantize
+from ledger.errors import ObjectMissingError, UsageError
+from ledger.money import proportion, quantize, text
 from ledger.period_tables import AccountingPeriod, PeriodDocument
-from ledger.periods import month_end, month_start, previous_month
+from ledger.periods import month_end, month_start, now, previous_month
 from ledger.tables import COSTS
 from ledger.version import product_version
 
@@ -117,8 +119,21 @@ def statements(books: ScopedBooks, month: str) -> list[models.StatementRow]:
             amounts = sums[line.team, line.currency]
             amounts[0] += line.amount
             amounts[1] += line.exact_amount
+    by_team: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for (team, currency), (amount, _) in sums.items():
+        by_team[team][currency] = text(amount) or "0"
+    with books.whole.database.session() as session:
+        found_answers = answers(session, [_number(booked_month, team) for team in by_team])
+    valid_answers = {
+        team: asdict(answer)
+        for team, amounts_of_team in by_team.items()
+        if (answer := found_answers.get(_number(booked_month, team))) is not None and answer.booked == amounts_of_team
+    }
+    for fields in valid_answers.values():
+        del fields["booked"]
     return [
         models.StatementRow(
+            **valid_answers.get(team, {}),
             team=team,
             number=_number(booked_month, team),
             state=booked_month.state,
@@ -128,6 +143,31 @@ def statements(books: ScopedBooks, month: str) -> list[models.StatementRow]:
         )
         for (team, currency), (amount, exact) in sorted(sums.items(), key=lambda item: (not item[0][0], item[0]))
     ]
+
+
+def answer_statement(books: ScopedBooks, terms: models.NewStatementAnswer) -> models.StatementRow:
+    """Notes a team's answer to its statement. Raises `UsageError` if it has changed since it was read, or a dispute has no note or comes too late."""
+    document = statement(books, terms.team, terms.month)
+    if terms.sha256 and terms.sha256 != document.sha256:
+        raise UsageError("the statement has changed since it was read", where="sha256", remedy="read it again, and answer that")
+    if terms.answer == "disputed" and not terms.note.strip():
+        raise UsageError("a dispute needs a reason", where="note", remedy="say what is wrong, for who answers it")
+    if terms.answer == "disputed" and document.dispute_until is not None and now().date() > document.dispute_until:
+        raise UsageError(
+            f"disputes were taken until {document.dispute_until}", where=document.number,
+            remedy=f"write to {document.contact or 'whoever closes the books'}",
+        )  # fmt: skip
+    with books.whole.database.session() as session:
+        record_answer(
+            session,
+            document.number,
+            terms.answer,
+            actor=books.principal.id,
+            amounts={total.currency: text(total.booked) or "0" for total in document.totals if total.booked or total.exact},
+            sha256=document.sha256,
+            note=terms.note,
+        )
+    return next(row for row in statements(books, terms.month) if row.team == terms.team)
 
 
 @one_publication

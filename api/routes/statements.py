@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
 from api import models, queries
-from api.access.gates import CostRows, WholeBill
+from api.access.gates import BudgetChanges, CostRows, WholeBill
 from api.models import Page
 from api.routes.answers import ROWS, AnyRows
 from api.routes.parameters import MONTH, shape
 from api.routes.read import ERROR_RESPONSES
+from api.routes.write import WRITE_ERROR_RESPONSES, is_json
 from api.statements import MEDIA_TYPES, StatementFormat, file_name, render
 
 Month = Annotated[
@@ -20,7 +21,7 @@ Month = Annotated[
 ]
 
 
-def router() -> APIRouter:
+def reading() -> APIRouter:
     """The GETs under /v1."""
     routes = APIRouter(prefix="/v1", tags=["reading"], responses=ERROR_RESPONSES)
 
@@ -58,5 +59,17 @@ def router() -> APIRouter:
         document = queries.statement(books, team, month)
         headers = {} if format == "json" else {"Content-Disposition": f'attachment; filename="{file_name(document, format)}"'}
         return Response(render(document, format), media_type=MEDIA_TYPES[format], headers=headers)
+
+    return routes
+
+
+def writing() -> APIRouter:
+    """The answers of teams."""
+    routes = APIRouter(prefix="/v1", tags=["writing"], responses=WRITE_ERROR_RESPONSES, dependencies=[Depends(is_json)])
+
+    @routes.post("/statements/answers", status_code=201, summary="Accept or dispute a statement")
+    def answer_statement(books: BudgetChanges, terms: models.NewStatementAnswer) -> models.StatementRow:
+        """By who may set budgets of the team. The newest answer counts, until the statement books another amount; it is in the audit log."""
+        return queries.answer_statement(books, terms)
 
     return routes

@@ -60,7 +60,9 @@ def compare(
         out_rows(iter(rows))
     elif output == "json":
         write_text(tables.rows_as_json(iter(rows)), file)
-    elif table.totals_change:
+    elif table.rows:
         comparison_tables.comparison(table, path=file)
-    if not table.totals_change:
+    if table.totals_change and not table.rows:
+        say("Nothing has changed: every group costs the same in both periods.")
+    elif not table.totals_change:
         say("Neither period has any cost. Next: rootcost costs --granularity month, which shows the months that have some")

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from api import queries
 from api.models import PeriodCheck
 from ledger import money
 from ledger.closing.accounts import FILE_NAME, Accounts
@@ -52,7 +53,14 @@ def checklist(month: Month) -> list[PeriodCheck]:
     """Every item, in the order in which a close is worked through."""
     checks = [_month_over(month), _attributed(month)]
     if month.run_id is not None:
-        checks += [*_bill(month), *_costs(month), _unclassified(month), _exchange_rates(month), _cost_centers(month)]
+        checks += [
+            *_bill(month),
+            *_costs(month),
+            _unclassified(month),
+            _exchange_rates(month),
+            _cost_centers(month),
+            _statements(month),
+        ]
     return checks
 
 
@@ -179,6 +187,21 @@ def _cost_centers(month: Month) -> PeriodCheck:
         f"{counted(len(missing), 'team')} without one" + (f": {', '.join(missing)}" if missing else ""),
         f"add them to [cost_centers] of {FILE_NAME}; otherwise they are booked to the suspense account {accounts.suspense}",
         is_met=not missing,
+    )
+
+
+def _statements(month: Month) -> PeriodCheck:
+    """Whether teams have accepted their statements; one that is disputed is settled first."""
+    rows = {row.team: row for row in queries.statements(queries.of_operator(month.books), month.month) if row.team}
+    disputed_teams = sorted(team for team, row in rows.items() if row.answer == "disputed")
+    accepted_count = sum(row.answer == "accepted" for row in rows.values())
+    figure = f"{accepted_count} of {counted(len(rows), 'statement')} accepted"
+    return _check(
+        "statements",
+        figure + (f"; disputed by {', '.join(disputed_teams)}" if disputed_teams else ""),
+        "rootcost statement TEAM --month … is what a team accepts with --accept; settle a dispute, and let the team accept",
+        is_met=accepted_count == len(rows),
+        blocks=bool(disputed_teams),
     )
 
 

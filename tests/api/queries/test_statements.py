@@ -185,3 +185,28 @@ def test_the_same_by_command_and_over_the_api(closed_books: Books, capfd: pytest
         _, key = create_key(closed_books, "care", [Grant("viewer", "Care")], actor="test")
         answer = http.get("/v1/statements/control?month=2026-10", headers={"Authorization": f"Bearer {key}"})
         assert answer.status_code == 403
+
+
+def test_teams_accept_or_dispute_what_is_booked(closed_books: Books, capfd: pytest.CaptureFixture[str]) -> None:
+    def answer_of(team: str) -> tuple[str, str]:
+        row = next(row for row in queries.statements(of_operator(closed_books), "2026-10") if row.team == team)
+        return row.answer, row.note
+
+    with pytest.raises(SystemExit):
+        app(["--home", str(closed_books.home), "statement", "Dev", "--month", "2026-10", "--accept"])
+    assert "2026-10-1/Dev: accepted, 6.66 USD" in capfd.readouterr().err
+    with reach(closed_books) as http:
+        _, key = create_key(closed_books, "care", [Grant("finance", "Care")], actor="test")
+        own_key = {"Authorization": f"Bearer {key}"}
+        sha256 = http.get("/v1/statement?team=Care&month=2026-10").json()["sha256"]
+        body = {"team": "Care", "month": "2026-10", "answer": "disputed", "sha256": sha256}
+        assert "needs a reason" in http.post("/v1/statements/answers", json=body, headers=own_key).text
+        assert http.post("/v1/statements/answers", json=body | {"note": "not ours"}, headers=own_key).status_code == 201
+        assert "has changed" in http.post("/v1/statements/answers", json=body | {"sha256": "0" * 64}, headers=own_key).text
+        assert http.post("/v1/statements/answers", json=body | {"team": "Dev", "sha256": ""}, headers=own_key).status_code == 404
+    assert (answer_of("Care"), answer_of("Dev")) == (("disputed", "not ours"), ("accepted", ""))
+    write(closed_books, bill("-5.5"), "run-2")
+    with closed_books.database.session() as session:
+        changes = difference_of_lines(lines(closed_books, "run-2"), documents.booked_lines(session, "2026-10"))
+        documents.add_document(session, "2026-10", "run-2", changes.with_columns(cause=pl.lit("restated charge")), "attribution")
+    assert answer_of("Care") == ("", "")  # another revision, which waits for an answer of its own
