@@ -74,9 +74,8 @@ def alert_of(row: Mapping[str, Any]) -> Alert:
         run_id=row["run_id"],
         figure=f"{currency} {actual_text}",
         limit_text=f"{currency} {expected_text} expected",
-        next_step="Look at the dearest chain; if this is planned, or no anomaly, resolve the alert and say so."
-        if chains
-        else "Open the figures by model and day; if this is planned, or no anomaly, resolve the alert and say so.",
+        next_step=("Look at the dearest chain" if chains else "Open the figures by model and day")
+        + f"; if this is planned, or no anomaly, say so: rootcost anomalies answer {row['anomaly_id'][:6]} planned|false --reason …",
         chain_id=chains[0] if chains else None,
         created_at=now(),
         attempts=0,

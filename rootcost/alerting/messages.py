@@ -64,6 +64,8 @@ class AlertMessage:
     def links(self) -> dict[str, str]:
         """Addresses by what they lead to."""
         links = {"Alert": self.page}
+        if self.fields.get("kind") == "anomaly":
+            links["Anomaly"] = f"{self.places.dashboard}/anomalies?{urlencode({'anomaly': self.fields['alert_id']})}"
         if chain_id := self.fields.get("chain_id"):
             links["Chain"] = f"{self.places.dashboard}/chains?{urlencode({'chain': chain_id})}"
         if str(address := self.fields.get("address") or "").startswith("/"):

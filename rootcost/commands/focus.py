@@ -33,6 +33,7 @@ def validate(
     ] = False,
     max_rows: Annotated[int, typer.Option("--rows", min=1, help="Rows that are named of each rule and column.")] = 5,
     output: Annotated[Literal["text", "json"], typer.Option("--format", help="text or json.")] = "text",
+    home: Home = None,
 ) -> None:
     """Check a file of FOCUS Cost and Usage, version 1.2, 1.3 or 1.4: each fault by row, column and rule, with what to do.
 
@@ -40,6 +41,7 @@ def validate(
     """
     from rootcost.focus.validator import validate as check
 
+    del home  # a file is checked without a ledger
     report = check(file, version or None, is_excerpt=is_excerpt, max_rows=max_rows)
     if output == "json":
         out_json(_document(report))

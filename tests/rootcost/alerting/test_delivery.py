@@ -20,6 +20,7 @@ from ledger.db import Alert
 from ledger.periods import now
 from rootcost.alerting import senders
 from rootcost.alerting.dispatch import Dispatcher
+from rootcost.alerting.messages import AlertMessage, Places
 from tests.endurance.alerts import run
 from tests.support.alert_receiver import Receiver, receiving
 
@@ -121,6 +122,12 @@ def test_an_alert_is_posted_once_and_says_number_limit_and_what_to_do(books: Boo
         "Figures": "http://localhost:8787/v1/costs?by=team",
     }
     assert stored(books).delivered_at is not None
+
+
+def test_an_alert_of_an_anomaly_leads_to_its_page() -> None:
+    fields = {"step": "opened", "kind": "anomaly", "alert_id": "3f2a", "at": "2026-10-05T06:00:00Z"}
+    message = AlertMessage("d-1", fields, Places("http://localhost:8501", "http://localhost:8787"))
+    assert message.links["Anomaly"] == "http://localhost:8501/anomalies?anomaly=3f2a"
 
 
 def test_without_a_receiver_the_dashboard_is_the_address(books: Books, clock: Clock) -> None:
