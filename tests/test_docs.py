@@ -386,7 +386,14 @@ def test_the_page_about_schedules_does_what_it_says(workplace: Path, monkeypatch
         assert books.store.scan(CHARGES).collect().height
 
 
-@pytest.mark.parametrize("page", ["README.md", pytest.param("docs/quickstart.md", marks=pytest.mark.slow), "docs/sources.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        pytest.param("docs/quickstart.md", marks=pytest.mark.slow),
+        pytest.param("docs/sources.md", marks=pytest.mark.slow),
+    ],
+)
 def test_commands_run_as_they_are_written(page: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     printed: list[str] = []
     ran = 0

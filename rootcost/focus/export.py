@@ -122,7 +122,7 @@ def focus_frame(parts: pl.DataFrame, query: ExportQuery) -> pl.DataFrame:
         **{name: pl.lit(edge).dt.strftime(_TIME) for name, edge in month_edges.items()},
         "ChargePeriodStart": pl.col("charge_period_start").dt.strftime(_TIME),
         "ChargePeriodEnd": pl.col("charge_period_end").dt.strftime(_TIME),
-        "BilledCost": pl.col("billed_cost").fill_null(0),
+        "BilledCost": pl.col("billed_cost"),
         "EffectiveCost": pl.coalesce("effective_cost", "billed_cost"),
         "ListCost": pl.coalesce("list_cost", "contracted_cost", cost),
         "ContractedCost": pl.coalesce("contracted_cost", cost),

@@ -39,6 +39,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_the_worked_example_with_its_tables_on_s3(books: Books, bucket: dict[str, str]) -> None:
     """Credentials come from the environment, as the AWS default chain has it."""
     store = StoreSettings(uri="s3://ledger/books", options=bucket)

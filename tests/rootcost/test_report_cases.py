@@ -65,7 +65,9 @@ def test_billed_cost_is_what_the_bill_says(restated: Command) -> None:
 # ── TI-1a, matching-03 ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Pacific/Honolulu"])
+@pytest.mark.parametrize(
+    "zone", ["Pacific/Honolulu", *(pytest.param(zone, marks=pytest.mark.slow) for zone in ("UTC", "America/New_York"))]
+)
 def test_month_and_day_in_any_timezone(home: Path, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
     """Daily and monthly charges: 159.00 in October, over the budget of 150, and each call on its own day. (TI-1a)
 

@@ -40,7 +40,9 @@ def page(browser: Any, dashboard: str) -> Iterator[Any]:
     context.close()
 
 
-@pytest.mark.parametrize("path", list(PAGES))
+@pytest.mark.parametrize(
+    "path", [path if path in ("", "periods") else pytest.param(path, marks=pytest.mark.slow) for path in PAGES]
+)
 def test_every_page_opens(page: Any, path: str) -> None:
     page.goto(f"/{path}")
     settled(page)
@@ -96,6 +98,7 @@ def test_a_team_on_the_overview_leads_to_its_agents(page: Any) -> None:
     assert parse_qs(urlsplit(page.url).query) == {"by": ["agent"], "month": ["2026-10"], "filter": ["team=Dev"]}
 
 
+@pytest.mark.slow
 def test_a_chain_opens_from_the_list_and_by_its_link(page: Any) -> None:
     page.goto("/chains")
     settled(page)

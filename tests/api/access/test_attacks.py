@@ -46,6 +46,7 @@ def require_clean(answer: Any) -> None:
         assert name != "set-cookie", (answer.request.url, value)
 
 
+@pytest.mark.slow
 def test_text_of_a_request_never_becomes_a_header(http: Any) -> None:
     """In every path and query parameter of every route, and in the headers that are read."""
     routes = http.app.openapi()["paths"]

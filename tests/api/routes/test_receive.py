@@ -159,6 +159,7 @@ def test_what_cannot_be_read_is_refused(http: httpx.Client, books: Books) -> Non
     assert spooled(books) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("squeeze", [gzip.compress, zlib.compress])
 def test_a_bomb_is_stopped_while_it_unfolds(
     home: Path, monkeypatch: pytest.MonkeyPatch, squeeze: Callable[[bytes], bytes]

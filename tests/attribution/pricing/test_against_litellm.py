@@ -140,6 +140,7 @@ def compared() -> tuple[list[dict[str, str]], int, set[str]]:
     return different, len(asked), set(entries)
 
 
+@pytest.mark.slow
 def test_every_model_costs_what_litellm_says_but_for_the_listed_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # the installed map, not the newest of the network
     different, pairs, models = compared()

@@ -41,6 +41,7 @@ def shape(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.drop("raw_id", "line").sort("charge_id")
 
 
+@pytest.mark.slow
 def test_ids_depend_on_what_a_row_says_and_on_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = booked(tmp_path / "whole", parquet(*LINES))
     assert whole["charge_id"].n_unique() == 45

@@ -530,6 +530,7 @@ def test_logs_as_json_and_protobuf_say_the_same(spool: Spool) -> None:
             doors.otlp("logs", body, "application/json" if body[:1] in b"{[" else PROTOBUF)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["logs", "metrics"])
 def test_logs_and_metrics_cut_at_any_byte_are_refused_or_read_in_part(kind: Any) -> None:
     body = (an_event(REQUEST, REQUEST | {"request_id": "req_2"}) if kind == "logs" else usage(input=3)).SerializeToString()

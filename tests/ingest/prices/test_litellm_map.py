@@ -286,6 +286,7 @@ def test_a_hand_made_frame_is_checked_too(books: Books, book: pl.DataFrame) -> N
     assert {p.place for p in done.problems} == {"gpt-4o", "minting", "odd"}
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(order=st.permutations(range(12)))
 def test_the_order_of_a_list_does_not_matter(tmp_path_factory: pytest.TempPathFactory, order: list[int]) -> None:
